@@ -1,0 +1,93 @@
+"""What a low-resolution image fixes of its high-resolution image, and what it leaves free."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from srbook.degradations.resize import resize_weights
+
+
+def consistent(image: Tensor, lr: Tensor) -> Tensor:
+    """The image closest to `image` that shrinks exactly to `lr`: image + A^+ (lr - A image).
+
+    A is the bicubic shrinking of :eq:`eq-degradation` (chapter 1), without its rounding and A^+ its pseudoinverse.
+    Implements :eq:`eq-consistent` (chapter 1). Computed in float64. Values may leave [0, 1].
+
+    Args:
+        image: (..., H, W), floating point.
+        lr: (..., H / s, W / s) for one integer s.
+
+    Returns:
+        (..., H, W) of the dtype of `image`.
+
+    Raises:
+        TypeError: not floating point tensors.
+        ValueError: the sides of `image` are not one integer multiple of those of `lr`.
+    """
+    scale = _scale(image, lr)
+    rows, columns = _shrinking(lr.shape[-2], scale, image.device), _shrinking(lr.shape[-1], scale, image.device)
+    x = image.double()
+    missing = lr.double() - rows.matrix @ x @ columns.matrix.T
+    return (x + rows.inverse @ missing @ columns.inverse.T).to(image.dtype)
+
+
+def fixed_and_free(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Split an image into the part its low-resolution version determines and the part that version does not see.
+
+    Implements :eq:`eq-split` (chapter 1): the parts add up to the image and are orthogonal. The first is A^+ A x,
+    the second lies in the null space of A, so that shrinking it gives zero.
+
+    Args:
+        image: (..., H, W), floating point, both sides divisible by `scale`.
+        scale: how many times smaller the low-resolution version is.
+
+    Returns:
+        The fixed and the free part, both (..., H, W). The free part has both signs.
+
+    Raises:
+        TypeError: not a floating point tensor.
+        ValueError: a side is not divisible by `scale`.
+    """
+    _require_floats(image, "image")
+    height, width = image.shape[-2:]
+    if not isinstance(scale, int) or scale < 1 or height % scale or width % scale:
+        raise ValueError(
+            f"height and width must be divisible by an integer scale, got {height} x {width} and {scale!r}; "
+            "see srbook.degradations.crop_to_multiple"
+        )
+    free = consistent(image, image.new_zeros(*image.shape[:-2], height // scale, width // scale))
+    return image - free, free
+
+
+class _Shrinking:
+    """One axis of A and its pseudoinverse, (n, s n) and (s n, n). A^+ of the image is the product over the axes."""
+
+    def __init__(self, matrix: Tensor, device: torch.device):
+        self.matrix = matrix.to(device)
+        self.inverse = torch.linalg.pinv(matrix).to(device)
+
+
+@lru_cache(maxsize=64)
+def _shrinking(length: int, scale: int, device: torch.device) -> _Shrinking:
+    with torch.inference_mode(False), torch.no_grad():  # the cache outlives the caller's mode
+        return _Shrinking(resize_weights(length * scale, length, 1 / scale), device)
+
+
+def _require_floats(tensor: Tensor, name: str) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"{name} must be a floating point tensor, got {given}")
+
+
+def _scale(image: Tensor, lr: Tensor) -> int:
+    _require_floats(image, "image")
+    _require_floats(lr, "lr")
+    (height, width), (small_height, small_width) = image.shape[-2:], lr.shape[-2:]
+    scale = height // max(1, small_height)
+    if scale < 1 or (height, width) != (scale * small_height, scale * small_width):
+        raise ValueError(
+            f"image must be an integer times larger than lr on both axes, got {height} x {width} "
+            f"and {small_height} x {small_width}"
+        )
+    return scale

@@ -1,0 +1,48 @@
+"""The image convention of the package, and the two conversions everyone needs.
+
+An image is a float tensor of shape (N, 3, H, W), RGB, with values in [0, 1].
+"""
+
+import torch
+from torch import Tensor
+
+
+def require_images(image: Tensor, name: str = "image") -> Tensor:
+    """Return `image` unchanged if it keeps the convention, otherwise say what is wrong.
+
+    Args:
+        image: anything that should be a (N, 3, H, W) float tensor with values in [0, 1].
+        name: how the message calls it.
+
+    Raises:
+        TypeError: not a tensor, or not of floating point type.
+        ValueError: wrong number of axes or channels, empty, not finite, or outside [0, 1] by more than 0.01.
+    """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape (N, 3, H, W), got {type(image).__name__}")
+    if not image.is_floating_point():
+        raise TypeError(f"{name} must hold floats in [0, 1], got {image.dtype}; divide 8-bit values by 255")
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ValueError(f"{name} must have shape (N, 3, H, W), got {tuple(image.shape)}")
+    low, high = torch.aminmax(image.detach())
+    if not (low >= -0.01 and high <= 1.01):  # written so that nan fails too
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+    return image
+
+
+def round_to_8bit(image: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to the nearest of the 256 levels k/255, as saving to PNG does.
+
+    Halves round up, as in MATLAB's `uint8`. The result keeps the input's dtype and shape.
+    """
+    return torch.floor(image.clamp(0, 1) * 255 + 0.5) / 255
+
+
+def luma(image: Tensor) -> Tensor:
+    """Luminance Y of BT.601 in its studio range: (N, 3, H, W) in [0, 1] to (N, 1, H, W) in [16/255, 235/255].
+
+    This is the "Y channel" on which super-resolution papers measure PSNR and SSIM (MATLAB's `rgb2ycbcr`).
+    Implements :eq:`eq-luma` (chapter 1).
+    """
+    weights = image.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
+    return ((image * weights).sum(dim=1, keepdim=True) + 16) / 255

@@ -1,0 +1,67 @@
+"""One progress display: a bar where someone watches, plain lines where the output is kept in a page."""
+
+import os
+import time
+from types import TracebackType
+
+
+def is_static() -> bool:
+    """Whether output must live without a kernel and without a terminal (`SRBOOK_STATIC=1`).
+
+    The build of the book and nbval set it for the kernels they start.
+    """
+    return os.environ.get("SRBOOK_STATIC") == "1"
+
+
+class Progress:
+    """Show how far a loop is: `with Progress(total, "train", unit="step") as bar: bar.update(loss=0.02)`.
+
+    A tqdm bar (text or notebook widget); in static mode about five printed lines.
+
+    Args:
+        total: number of updates at the end.
+        description: what is being done.
+        unit: what one update is.
+        initial: updates done before, in a resumed loop.
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, total: int, description: str, *, unit: str = "it", initial: int = 0, enabled: bool = True):
+        self.total, self.description, self.unit = total, description, unit
+        self.done = self._initial = initial
+        self._lines = enabled and is_static()
+        self._bar = None
+        self._every = max(1, total // 5)
+        self._started = time.perf_counter()
+        if enabled and not self._lines:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True)
+
+    def update(self, **figures: str | float) -> None:
+        """One more is done; `figures` are shown beside the bar and stay until replaced."""
+        self.done += 1
+        if self._bar is not None:
+            if figures:
+                self._bar.set_postfix(figures, refresh=False)
+            self._bar.update()
+        elif self._lines and (self.done % self._every == 0 or self.done == self.total):
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+            seconds = time.perf_counter() - self._started
+            print(f"{self.description} {self.done}/{self.total} {self.unit}s in {seconds:.0f} s  {shown}".rstrip())
+
+    def write(self, line: str) -> None:
+        """Print a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(line)
+        else:
+            print(line)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
