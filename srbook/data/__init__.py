@@ -1,0 +1,34 @@
+"""Photographs: reading, writing, folders, training patches, samples, and the standard sets."""
+
+from srbook.data import catalog
+from srbook.data.folder import ImageFolder, image_files
+from srbook.data.io import (
+    IMAGE_SUFFIXES,
+    Picture,
+    image_format,
+    read_image,
+    read_picture,
+    write_image,
+    write_picture,
+)
+from srbook.data.patches import PairedPatches
+from srbook.data.photographs import Sample, held_out_samples, sample, samples, training_samples
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFolder",
+    "PairedPatches",
+    "Picture",
+    "Sample",
+    "catalog",
+    "held_out_samples",
+    "image_files",
+    "image_format",
+    "read_image",
+    "read_picture",
+    "sample",
+    "samples",
+    "training_samples",
+    "write_image",
+    "write_picture",
+]

@@ -1,0 +1,119 @@
+"""A folder of photographs as a sequence of images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from srbook.data.cache import ByteCache
+from srbook.data.io import IMAGE_SUFFIXES, pixels_to_image, read_pixels
+
+CACHE_BYTES = 1 << 30
+
+
+def image_files(root: str | Path) -> list[Path]:
+    """All pictures in a folder and the folders inside it, sorted by path. Hidden files and folders are left out.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
+    """
+    root = Path(root)
+    if root.is_file():
+        raise NotADirectoryError(f"{root} is a file; give the folder it is in")
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    hidden = (".", "__MACOSX")
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(hidden) for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+
+
+class ImageFolder:
+    """The pictures of a folder tree, decoded when asked for: `folder[i]` is (3, H, W) in [0, 1].
+
+    Decoded pixels are kept in memory up to `cache_bytes` (3 bytes per pixel for 8-bit files).
+
+    Args:
+        root: the folder; PNG, JPEG, WebP, BMP, and TIFF files in it and below it are taken, sorted by path.
+        cache_bytes: bound of the memory for decoded pixels.
+
+    Attributes:
+        paths: the files, in order.
+
+    Raises:
+        FileNotFoundError: no such folder, or no pictures in it.
+    """
+
+    def __init__(self, root: str | Path, *, cache_bytes: int = CACHE_BYTES):
+        paths = image_files(root)
+        if not paths:
+            raise FileNotFoundError(f"no pictures in {root}; looked for {', '.join(IMAGE_SUFFIXES)} in it and below it")
+        self._keep(paths, cache_bytes)
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], *, cache_bytes: int = CACHE_BYTES) -> "ImageFolder":
+        """The same for files named one by one, in the order given.
+
+        Raises:
+            ValueError: no files.
+        """
+        if not paths:
+            raise ValueError("an ImageFolder needs at least one file, got none")
+        folder = cls.__new__(cls)
+        folder._keep(paths, cache_bytes)
+        return folder
+
+    def _keep(self, paths: Sequence[Path], cache_bytes: int) -> None:
+        self.paths = tuple(paths)
+        self.cache_bytes = cache_bytes
+        self._cache: ByteCache[np.ndarray] = ByteCache(cache_bytes, size=_nbytes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Image `index` as `srbook.data.read_image` gives it.
+
+        Raises:
+            IndexError: no such image.
+            FileNotFoundError, ValueError: the file went away, or cannot be read; names it.
+        """
+        path = self.paths[index]
+        return pixels_to_image(self._cache.get(index % len(self), lambda: read_pixels(path)))
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """The name without suffix and the image as (1, 3, H, W), of each file in order."""
+        return ((path.stem, self[index].unsqueeze(0)) for index, path in enumerate(self.paths))
+
+    def split(self, held_out: int | float, seed: int = 0) -> tuple["ImageFolder", "ImageFolder"]:
+        """Divide by file into what to train on and what to keep aside.
+
+        Args:
+            held_out: number of files to keep aside, or their fraction if between 0 and 1.
+            seed: which files; the same seed and the same files give the same division.
+
+        Returns:
+            (training, held out), both in the order of `paths`, without overlap.
+
+        Raises:
+            ValueError: one of the two would be empty.
+        """
+        count = held_out if isinstance(held_out, int) else round(held_out * len(self))
+        if not 0 < count < len(self):
+            raise ValueError(
+                f"held_out={held_out} of {len(self)} files would leave one side empty; "
+                f"use a number from 1 to {len(self) - 1} or a fraction that rounds to one"
+            )
+        aside = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
+        sides = [[p for i, p in enumerate(self.paths) if (i in aside) is chosen] for chosen in (False, True)]
+        return self.of(sides[0], cache_bytes=self.cache_bytes), self.of(sides[1], cache_bytes=self.cache_bytes)
+
+
+def _nbytes(pixels: np.ndarray) -> int:  # a named function, so that folders can be sent to worker processes
+    return pixels.nbytes

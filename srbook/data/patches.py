@@ -1,0 +1,169 @@
+"""Training batches: aligned pairs of patches, each batch a pure function of the seed and its number."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srbook.data.cache import ByteCache
+from srbook.data.decode import stored_size
+from srbook.data.folder import ImageFolder
+from srbook.data.io import pixels_to_image, read_pixels
+from srbook.degradations import bicubic_downsample, crop_to_multiple
+from srbook.images import require_images, round_to_8bit
+
+Pair = tuple[Tensor, Tensor]
+SYMMETRIES = 8
+
+
+class PairedPatches:
+    """Endless training batches with random access: `patches[i]` is the i-th batch (hr, lr), always the same one.
+
+    A batch depends on the seed and its number and on nothing else: not on the batches before it, nor on how many
+    processes prepare them. So a training run that goes on at step i sees what it would have seen.
+
+    Each image is degraded once and as a whole, and patches are cut from the result. Degrading a cut-out instead
+    would put the reflected borders of :eq:`eq-resize` (chapter 1) into every patch, which test images do not have.
+    Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid
+    are equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to
+    one of the eight symmetries of the square.
+
+    For loading in other processes: `DataLoader(patches, batch_size=None, sampler=range(steps), num_workers=k)`.
+    Every process then has a memory of its own for decoded images.
+
+    Args:
+        images: a folder, or a list of (3, H, W) or (1, 3, H, W) images in [0, 1]. What sticks out beyond a multiple
+            of the scale is cut off.
+        scale: high-resolution pixels per low-resolution pixel and axis.
+        patch_size: side of the high-resolution patches, a multiple of `scale`.
+        batch_size: patches per batch.
+        seed: a whole number of at least 0.
+        degrade: makes (N, 3, H / scale, W / scale) of (N, 3, H, W) and the scale. It must be deterministic.
+
+    Raises:
+        ValueError: an argument out of range, or an image smaller than a patch; names it.
+        FileNotFoundError: a file of the folder is gone.
+    """
+
+    def __init__(
+        self,
+        images: ImageFolder | Sequence[Tensor],
+        *,
+        scale: int,
+        patch_size: int,
+        batch_size: int,
+        seed: int = 0,
+        degrade: Callable[[Tensor, int], Tensor] = bicubic_downsample,
+    ):
+        counts = {"scale": scale, "patch_size": patch_size, "batch_size": batch_size}
+        for name, value in counts.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if patch_size % scale:
+            raise ValueError(f"patch_size must be a multiple of scale {scale}, got {patch_size}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        if len(images) == 0:
+            raise ValueError("no images to cut patches from")
+        if not isinstance(images, ImageFolder):
+            images = [_single(image, f"image {i}") for i, image in enumerate(images)]
+        self.images, self.scale, self.patch_size, self.batch_size = images, scale, patch_size, batch_size
+        self.seed, self.degrade = seed, degrade
+        limit = images.cache_bytes if isinstance(images, ImageFolder) else 2 * sum(image.nbytes for image in images)
+        self._cache: ByteCache[Pair] = ByteCache(limit, size=_nbytes)
+        self._ends = np.cumsum([self._positions(i) for i in range(len(images))])
+
+    def __getitem__(self, index: int) -> Pair:
+        """Batch `index`.
+
+        Returns:
+            hr (batch_size, 3, patch_size, patch_size) and lr (batch_size, 3, patch_size / scale, same), float32 in
+            [0, 1].
+
+        Raises:
+            IndexError: `index` is negative.
+            ValueError: a file cannot be read; names it.
+        """
+        if index < 0:
+            raise IndexError(f"batches are numbered from 0, got {index}")
+        random = np.random.default_rng((self.seed, index))
+        positions = random.integers(self._ends[-1], size=self.batch_size)
+        turns = random.integers(SYMMETRIES, size=self.batch_size)
+        size, small = self.patch_size, self.patch_size // self.scale
+        hr = torch.empty(self.batch_size, 3, size, size, dtype=torch.uint8)
+        lr = torch.empty(self.batch_size, 3, small, small, dtype=torch.uint8)
+        for i, (position, turn) in enumerate(zip(positions.tolist(), turns.tolist(), strict=True)):
+            image = int(np.searchsorted(self._ends, position, side="right"))
+            whole_hr, whole_lr = self._cache.get(image, partial(self._pair, image))
+            top, left = divmod(int(self._ends[image]) - 1 - position, whole_lr.shape[-1] - small + 1)
+            lr[i] = symmetry(whole_lr[:, top : top + small, left : left + small], turn)
+            top, left = top * self.scale, left * self.scale
+            hr[i] = symmetry(whole_hr[:, top : top + size, left : left + size], turn)
+        return hr.float().div_(255), lr.float().div_(255)
+
+    def _positions(self, index: int) -> int:
+        """How many places a patch can take in an image; a picture lying on its side has as many."""
+        if isinstance(self.images, ImageFolder):
+            name, (height, width) = str(self.images.paths[index]), stored_size(self.images.paths[index])
+        else:
+            name, (height, width) = f"image {index}", self.images[index].shape[-2:]
+        if min(height, width) < self.patch_size:
+            raise ValueError(
+                f"{name} is {height} x {width} pixels, smaller than a patch of {self.patch_size}; "
+                "leave it out, or use a smaller patch_size"
+            )
+        small = self.patch_size // self.scale
+        return (height // self.scale - small + 1) * (width // self.scale - small + 1)
+
+    def _pair(self, index: int) -> Pair:
+        """An image and its degraded version: uint8, (3, H, W) and (3, H / scale, W / scale)."""
+        hr = _read_8bit(self.images.paths[index]) if isinstance(self.images, ImageFolder) else self.images[index]
+        hr = crop_to_multiple(hr, self.scale)
+        lr = self.degrade(hr.float().div(255), self.scale)
+        expected = (1, 3, hr.shape[-2] // self.scale, hr.shape[-1] // self.scale)
+        if lr.shape != expected:
+            raise ValueError(f"degrade must return {expected} for {tuple(hr.shape)}, got {tuple(lr.shape)}")
+        return hr[0], _to_8bit(lr)[0]
+
+
+def symmetry(image: Tensor, index: int) -> Tensor:
+    """One of the eight symmetries of the square: bit 0 mirrors left-right, bit 1 up-down, bit 2 swaps the axes after.
+
+    Args:
+        image: (..., H, W).
+        index: 0 (unchanged) to 7.
+
+    Returns:
+        (..., H, W), or (..., W, H) from 4 on.
+    """
+    axes = [axis for bit, axis in ((1, -1), (2, -2)) if index & bit]
+    image = image.flip(axes) if axes else image
+    return image.transpose(-1, -2) if index & 4 else image
+
+
+def _single(image: Tensor, name: str) -> Tensor:
+    """One (3, H, W) or (1, 3, H, W) image as (1, 3, H, W) uint8."""
+    if isinstance(image, Tensor) and image.ndim == 3:
+        image = image.unsqueeze(0)
+    if len(require_images(image, name)) != 1:
+        raise ValueError(f"{name} must be one image, got a batch of {len(image)}; use list(batch)")
+    return _to_8bit(image)
+
+
+def _read_8bit(path: Path) -> Tensor:
+    """The picture in a file as (1, 3, H, W) uint8."""
+    pixels = read_pixels(path)
+    if pixels.dtype != np.uint8:
+        return _to_8bit(pixels_to_image(pixels)[None])
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def _to_8bit(image: Tensor) -> Tensor:
+    return round_to_8bit(image.detach().cpu().float()).mul(255).round().byte()
+
+
+def _nbytes(pair: Pair) -> int:
+    return pair[0].nbytes + pair[1].nbytes

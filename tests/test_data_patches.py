@@ -1,0 +1,176 @@
+"""Training batches: aligned, reproducible by number, uniform over positions."""
+
+import pickle
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from srbook.data import ImageFolder, PairedPatches, write_image
+from srbook.data.cache import ByteCache
+from srbook.data.patches import SYMMETRIES, symmetry
+from srbook.degradations import bicubic_downsample, crop_to_multiple
+from srbook.images import round_to_8bit
+
+
+def photographs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return [round_to_8bit(torch.rand(3, *size, generator=random)) for size in sizes]
+
+
+def patches(images, **changes) -> PairedPatches:
+    return PairedPatches(images, **{"scale": 4, "patch_size": 16, "batch_size": 6, "seed": 3} | changes)
+
+
+@pytest.fixture
+def folder(tmp_path) -> ImageFolder:
+    for i, image in enumerate(photographs((40, 52), (33, 24), (28, 71))):
+        write_image(tmp_path / f"{i}.png", image)
+    return ImageFolder(tmp_path)
+
+
+def test_pairs_are_crops_of_the_whole_pair_under_each_symmetry():
+    """Every patch is found in the degraded image, at the place and turn where its large partner is."""
+    image = photographs((32, 44))[0]
+    lr_whole = bicubic_downsample(image, 4)
+    table = {
+        symmetry(image[:, 4 * top : 4 * top + 16, 4 * left : 4 * left + 16], turn).numpy().tobytes(): (top, left, turn)
+        for top in range(8 - 4 + 1)
+        for left in range(11 - 4 + 1)
+        for turn in range(SYMMETRIES)
+    }
+    seen = set()
+    for hr, lr in islice(patches([image]), 60):
+        assert hr.dtype == lr.dtype == torch.float32
+        assert hr.shape == (6, 3, 16, 16) and lr.shape == (6, 3, 4, 4)
+        for large, small in zip(hr, lr, strict=True):
+            top, left, turn = table[large.numpy().tobytes()]
+            assert torch.equal(small, symmetry(lr_whole[:, top : top + 4, left : left + 4], turn))
+            seen.add((top, left, turn))
+    assert {turn for *_, turn in seen} == set(range(SYMMETRIES))
+    assert {place[:2] for place in seen} == {(top, left) for top in range(5) for left in range(8)}
+
+
+def test_the_eight_symmetries_are_a_group():
+    square = torch.arange(9).view(3, 3)
+    turned = {tuple(symmetry(square, i).flatten().tolist()) for i in range(SYMMETRIES)}
+    assert len(turned) == 8
+    assert all(
+        tuple(symmetry(symmetry(square, i), j).flatten().tolist()) in turned
+        for i in range(SYMMETRIES)
+        for j in range(SYMMETRIES)
+    )
+
+
+def test_a_batch_depends_on_seed_and_number_only(folder):
+    forward = list(islice(patches(folder), 20))
+    fresh = patches(folder)
+    for i in (19, 3, 3, 0):
+        assert all(torch.equal(a, b) for a, b in zip(fresh[i], forward[i], strict=True))
+    assert not torch.equal(forward[0][0], forward[1][0])
+    assert not torch.equal(patches(folder, seed=4)[0][0], forward[0][0])
+
+
+def test_worker_processes_give_the_same_batches(folder):
+    here = patches(folder)
+    there = DataLoader(here, batch_size=None, sampler=range(5), num_workers=2)
+    for (hr, lr), (hr_there, lr_there) in zip(islice(here, 5), there, strict=True):
+        assert torch.equal(hr, hr_there) and torch.equal(lr, lr_there)
+    assert pickle.loads(pickle.dumps(here))._cache.used == 0  # what was decoded stays here
+    assert torch.equal(pickle.loads(pickle.dumps(here))[2][0], here[2][0])
+
+
+def test_a_folder_and_a_list_give_the_same(folder):
+    hr, lr = patches(folder)[7]
+    for images in (list(folder), [image for _, image in folder.items()]):
+        hr_list, lr_list = patches(images)[7]
+        assert torch.equal(hr, hr_list) and torch.equal(lr, lr_list)
+
+
+def test_a_small_memory_changes_nothing(folder):
+    small = ImageFolder.of(folder.paths, cache_bytes=8000)
+    for i in range(8):
+        assert torch.equal(patches(small)[i][0], patches(folder)[i][0])
+
+
+def test_positions_are_equally_likely():
+    """24 x 16 and 64 x 64 hold 3 and 169 places, so the larger gives 169 of 172 patches."""
+    small, large = torch.zeros(3, 24, 16), torch.ones(3, 64, 64)
+    batches = patches([small, large], batch_size=200)
+    share = torch.cat([hr[:, 0, 0, 0] for hr, _ in islice(batches, 50)]).mean().item()
+    assert share == pytest.approx(169 / 172, abs=4 * np.sqrt(169 * 3 / 172**2 / 10_000))
+
+
+def test_sides_need_not_be_multiples():
+    image = photographs((35, 39))[0]
+    whole = patches([image], patch_size=32, batch_size=1)
+    hr, _ = whole[0]
+    cropped = crop_to_multiple(image, 4)
+    places = [symmetry(cropped[:, :, left : left + 32], turn) for left in (0, 4) for turn in range(SYMMETRIES)]
+    assert any(torch.equal(hr[0], place) for place in places)
+
+
+def test_another_degradation():
+    image = photographs((32, 32))[0]
+    hr, lr = patches([image], scale=2, degrade=lambda x, s: x[..., ::s, ::s], patch_size=32, batch_size=1)[0]
+    turn = next(t for t in range(SYMMETRIES) if torch.equal(symmetry(image, t), hr[0]))
+    assert torch.equal(lr[0], symmetry(image[:, ::2, ::2], turn))
+
+
+def test_rotated_files_are_counted_upright(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((16, 40, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    hr, _ = patches(ImageFolder(tmp_path), batch_size=40)[0]
+    assert hr.shape == (40, 3, 16, 16)
+
+
+def test_small_images_are_refused_by_name(folder):
+    with pytest.raises(ValueError, match=r"1\.png is 33 x 24 pixels, smaller than a patch of 28"):
+        patches(folder, patch_size=28)
+    with pytest.raises(ValueError, match="image 0 is 8 x 40 pixels"):
+        patches(photographs((8, 40)))
+
+
+@pytest.mark.parametrize(
+    "images, changes, error, message",
+    [
+        ([], {}, ValueError, "no images"),
+        (photographs((40, 40)), {"patch_size": 18}, ValueError, "multiple of scale 4, got 18"),
+        (photographs((40, 40)), {"scale": 0}, ValueError, "scale must be an integer of at least 1, got 0"),
+        (photographs((40, 40)), {"batch_size": 2.5}, ValueError, "batch_size must be an integer"),
+        (photographs((40, 40)), {"seed": -1}, ValueError, "seed must be an integer of at least 0"),
+        ([torch.zeros(2, 3, 40, 40)], {}, ValueError, "image 0 must be one image, got a batch of 2"),
+        ([torch.zeros(40, 40)], {}, ValueError, r"image 0 must have shape"),
+        (["a.png"], {}, TypeError, "image 0 must be a torch.Tensor"),
+    ],
+)
+def test_bad_arguments(images, changes, error, message):
+    with pytest.raises(error, match=message):
+        patches(images, **changes)
+
+
+def test_bad_degradation_and_bad_index():
+    with pytest.raises(ValueError, match=r"degrade must return \(1, 3, 10, 10\) for \(1, 3, 40, 40\)"):
+        patches(photographs((40, 40)), degrade=lambda x, s: x)[0]
+    with pytest.raises(IndexError, match="numbered from 0, got -1"):
+        patches(photographs((40, 40)))[-1]
+
+
+def test_the_memory_is_bounded_and_forgets_the_oldest():
+    made = []
+    cache = ByteCache(10, size=len)
+
+    def ask(key: int, length: int) -> bytes:
+        return cache.get(key, lambda: made.append(key) or bytes(length))
+
+    for key, length in ((1, 4), (2, 4), (1, 4), (3, 4), (1, 4), (2, 4), (9, 11), (9, 11)):
+        assert ask(key, length) == bytes(length)
+        assert cache.used <= 10
+    assert made == [1, 2, 3, 2, 9, 9]
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        ByteCache(-1, size=len)
