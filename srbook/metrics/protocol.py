@@ -1,0 +1,121 @@
+"""Complete recipes for the PSNR and SSIM of a test set: what is rounded, when, and on which channel.
+
+Two recipes cover most tables of the field. They differ by hundredths of a decibel on color photographs, and
+by 1.3 dB on a file that stores one grey channel.
+
+Protocol A starts from 8-bit RGB files and measures the Y channel, 16 + 219 v in 8-bit units for a grey value v.
+A grey file is read as RGB like any other, so its contrast shrinks by 219/255 before it is measured.
+
+Protocol B starts from the Y channel, rounded to 8 bits, and degrades, upscales, and measures that one plane.
+Its scripts convert only files that have three channels. A file with one grey channel keeps its full contrast,
+so its error is 255/219 times as large: 20 log10(255/219) = 1.32 dB less. Its SSIM falls too, because the
+constants of SSIM do not grow with the contrast. In Set14, `bridge` is stored with one channel: bicubic x4
+scores 23.15 dB / .5403 where conversion would give 24.47 / .5663, which takes 0.094 dB from the mean of the
+set. `man`, as grey to the eye, is stored with three equal channels and loses nothing. That is why `target`
+must be told how the file is stored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from srbook.degradations import bicubic_downsample, crop_to_multiple, imresize
+from srbook.images import luma, require_images, round_to_8bit
+from srbook.metrics.fidelity import psnr, ssim
+
+
+class Scores(NamedTuple):
+    """PSNR in decibels and SSIM of each image, both (N,) float64."""
+
+    psnr: Tensor
+    ssim: Tensor
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A recipe: `target` prepares the truth, `degrade` makes the input, `score` judges the output.
+
+    In every protocol the truth is cropped to a multiple of the scale at its lower right, the degradation is
+    MATLAB's antialiased bicubic, outputs are clipped and rounded to 8 bits, and `scale` pixels are left out
+    on each side before measuring.
+
+    Attributes:
+        name: how tables call it.
+        description: one sentence for a table's caption.
+        y_first: True if the picture is reduced to its 8-bit Y channel before anything else.
+        lr_rounded: True if the low-resolution input is rounded to 8 bits.
+    """
+
+    name: str
+    description: str
+    y_first: bool
+    lr_rounded: bool
+
+    def target(self, hr: Tensor, scale: int, *, stored_grey: bool = False) -> Tensor:
+        """The image that the output is compared with.
+
+        Args:
+            hr: (N, 3, H, W) in [0, 1], as read from the files.
+            scale: magnification.
+            stored_grey: True if the files hold one grey channel. A protocol that starts from Y then keeps
+                the grey values as they are; the others treat the files as RGB.
+
+        Returns:
+            (N, 3, H', W') in [0, 1] with H' and W' the multiples of the scale. Where the protocol starts from
+            Y, the three channels are equal.
+
+        Raises:
+            ValueError: an image smaller than the scale, or one said to be grey whose channels differ.
+        """
+        require_images(hr, "hr")
+        if stored_grey and not (hr == hr[:, :1]).all():
+            raise ValueError("stored_grey is True, but the channels of hr differ; pass True only for grey files")
+        hr = crop_to_multiple(hr, scale)
+        if not self.y_first:
+            return hr
+        plane = hr[:, :1] if stored_grey else luma(hr)
+        return round_to_8bit(plane).expand_as(hr)
+
+    def degrade(self, target: Tensor, scale: int) -> Tensor:
+        """The low-resolution input for a `target`: (N, 3, H, W) to (N, 3, H/scale, W/scale), in [0, 1]."""
+        if self.lr_rounded:
+            return bicubic_downsample(target, scale)
+        return imresize(target, 1 / scale).clamp(0, 1)
+
+    def score(self, sr: Tensor, target: Tensor, scale: int) -> Scores:
+        """PSNR and SSIM of the output `sr` against its `target`, both (N, 3, H, W) in [0, 1]."""
+        sr = round_to_8bit(require_images(sr, "sr"))
+        channel = "rgb" if self.y_first else "y"  # after y_first, the plane itself is what the channels hold
+        return Scores(psnr(sr, target, channel=channel, border=scale), ssim(sr, target, channel=channel, border=scale))
+
+    def evaluate(
+        self, upscale: Callable[[Tensor], Tensor], hr: Tensor, scale: int, *, stored_grey: bool = False
+    ) -> Scores:
+        """Degrade, upscale, and score in one call.
+
+        Args:
+            upscale: maps (N, 3, H, W) to (N, 3, scale*H, scale*W), both in [0, 1]; for a method,
+                `lambda lr: method.upscale(lr).image`.
+            hr: (N, 3, H, W) in [0, 1], as read from the files.
+            scale: magnification.
+            stored_grey: see `target`.
+        """
+        target = self.target(hr, scale, stored_grey=stored_grey)
+        return self.score(upscale(self.degrade(target, scale)), target, scale)
+
+
+PROTOCOL_A = Protocol(
+    name="A",
+    description="LR and SR rounded to 8 bits in RGB; PSNR and SSIM on Y in floating point; border = scale",
+    y_first=False,
+    lr_rounded=True,
+)
+PROTOCOL_B = Protocol(
+    name="B",
+    description="on Y rounded to 8 bits from the start, LR not rounded; grey files keep 0-255; border = scale",
+    y_first=True,
+    lr_rounded=False,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (PROTOCOL_A, PROTOCOL_B)}
