@@ -1,0 +1,43 @@
+"""Networks, without diffusion logic inside. `build_network` makes one from a preset's description."""
+
+from typing import Any
+
+from torch import nn
+
+from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
+from srbook.networks.predictor import ResidualPredictor
+from srbook.networks.rrdb import RRDB, DenseBlock, RRDBNet
+from srbook.networks.srcnn import SRCNN
+
+NETWORKS: dict[str, type[nn.Module]] = {"predictor": ResidualPredictor, "rrdb": RRDBNet, "srcnn": SRCNN}
+
+__all__ = [
+    "NETWORKS",
+    "RRDB",
+    "SRCNN",
+    "DenseBlock",
+    "LinearUpscaler",
+    "RRDBNet",
+    "ResidualPredictor",
+    "build_network",
+    "least_squares_upscaler",
+]
+
+
+def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
+    """A network with fresh weights: `build_network(4, "rrdb", features=32, growth=16, blocks=4)`.
+
+    Args:
+        scale: magnification.
+        kind: a key of `NETWORKS`.
+        arguments: the constructor's other arguments.
+
+    Raises:
+        ValueError: unknown kind or argument.
+    """
+    if kind not in NETWORKS:
+        raise ValueError(f"unknown network {kind!r}; choose from {', '.join(sorted(NETWORKS))}")
+    try:
+        return NETWORKS[kind](scale, **arguments)
+    except TypeError as error:
+        raise ValueError(f"network {kind!r} does not take these arguments: {error}") from error

@@ -1,0 +1,76 @@
+"""The best that a linear function of the neighborhood can do: one filter bank. Read next to chapter 1."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad, pixel_shuffle, pixel_unshuffle, unfold
+
+
+class LinearUpscaler(nn.Module):
+    """Each high-resolution pixel is a weighted mean of the `size` x `size` low-resolution pixels around it.
+
+    Implements :eq:`eq-linear` (chapter 1). The s^2 pixels under one low-resolution pixel have a filter each, the
+    same for the three channels. The weights of a filter add up to one, so that brightness is kept: the parameters
+    are offsets from "repeat the pixel", and their mean does not matter.
+
+    Args:
+        scale: magnification.
+        size: side of the neighborhood, odd.
+
+    Raises:
+        ValueError: `size` is not an odd positive number.
+    """
+
+    def __init__(self, scale: int, size: int = 5):
+        super().__init__()
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"size must be odd and positive, so that a pixel is in the middle, got {size}")
+        self.scale, self.size = scale, size
+        self.offset = nn.Parameter(torch.zeros(scale**2, size**2))
+
+    def filters(self) -> Tensor:
+        """The filter bank: (scale^2, size^2), every row adds up to one."""
+        center = torch.eye(self.size**2, dtype=self.offset.dtype, device=self.offset.device)[self.size**2 // 2]
+        return self.offset - self.offset.mean(dim=1, keepdim=True) + center
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped. Edge pixels are repeated beyond the border."""
+        planes = pad(lr.flatten(0, 1).unsqueeze(1), (self.size // 2,) * 4, mode="replicate")
+        filters = self.filters().view(-1, 1, self.size, self.size)
+        return pixel_shuffle(conv2d(planes, filters), self.scale).unflatten(0, (len(lr), -1)).squeeze(2)
+
+
+@torch.no_grad()
+def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int, size: int = 5) -> LinearUpscaler:
+    """The `LinearUpscaler` with the smallest squared error over all batches, from the normal equations.
+
+    Implements :eq:`eq-normal` (chapter 1). Pixels whose neighborhood leaves the patch are not used.
+
+    Args:
+        batches: pairs (hr, lr) of shapes (N, 3, sH, sW) and (N, 3, H, W).
+        scale: magnification.
+        size: side of the neighborhood, odd.
+
+    Raises:
+        ValueError: no batches, or patches smaller than the neighborhood.
+    """
+    upscaler, margin = LinearUpscaler(scale, size), size // 2
+    gram = torch.zeros(size**2, size**2, dtype=torch.float64)
+    product = torch.zeros(size**2, scale**2, dtype=torch.float64)
+    for hr, lr in batches:
+        if min(lr.shape[-2:]) < size:
+            raise ValueError(f"patches of {tuple(lr.shape[-2:])} hold no neighborhood of {size} x {size}")
+        near = unfold(lr.flatten(0, 1).unsqueeze(1), size).transpose(1, 2).flatten(0, 1)
+        inner = pixel_unshuffle(hr.flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
+        inner = inner[..., : lr.shape[-2] - 2 * margin, : lr.shape[-1] - 2 * margin].flatten(2)
+        target = inner.transpose(1, 2).flatten(0, 1) - near[:, size**2 // 2, None]
+        near = near - near.mean(dim=1, keepdim=True)  # what filters with zero sum see
+        gram += (near.T @ near).double()
+        product += (near.T @ target).double()
+    if not gram.any():
+        raise ValueError("no batches to learn from, or none with any contrast")
+    # The mean is gone from every row, so one direction has no energy: the pseudoinverse leaves it at zero.
+    weights = torch.linalg.pinv(gram, rtol=1e-7, hermitian=True) @ product
+    upscaler.offset.copy_(weights.T)
+    return upscaler

@@ -1,0 +1,36 @@
+"""The small residual predictor: bicubic plus what three convolutions add to it."""
+
+from torch import Tensor, nn
+
+from srbook.degradations import bicubic_upsample
+
+
+class ResidualPredictor(nn.Module):
+    """Bicubic upscaling plus a learned residual, computed at low resolution; :eq:`eq-predictor` (chapter 2).
+
+    Three 3x3 convolutions end in 3 s^2 channels, which a pixel shuffle turns into the high-resolution residual
+    (Shi et al., 2016). At the default widths and x4 this is ResDiff's predictor, with 34,128 parameters, except
+    that the bicubic image is MATLAB's (a = -0.5) where the released program takes torch's (a = -0.75).
+
+    Args:
+        scale: magnification.
+        widths: channels after each hidden convolution.
+    """
+
+    def __init__(self, scale: int, widths: tuple[int, ...] = (64, 32)):
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in widths:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    def residual(self, lr: Tensor) -> Tensor:
+        """What is added to the bicubic image: (N, 3, H, W) to (N, 3, sH, sW)."""
+        return self.body(lr)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
+        return bicubic_upsample(lr, self.scale) + self.residual(lr)

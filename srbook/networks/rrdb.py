@@ -1,0 +1,97 @@
+"""RRDBNet: residual-in-residual dense blocks, ESRGAN's generator (Wang et al., 2018)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, leaky_relu
+
+from srbook.degradations import bicubic_upsample
+
+RESIDUAL_SCALE = 0.2
+SLOPE = 0.2
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each of which sees everything before it; the last one is added, times 0.2.
+
+    The convolutions start at a tenth of PyTorch's default size, so that a deep stack of blocks starts near the
+    identity.
+    """
+
+    def __init__(self, features: int, growth: int):
+        super().__init__()
+        widths = [growth] * 4 + [features]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(features + i * growth, width, 3, padding=1) for i, width in enumerate(widths)
+        )
+        with torch.no_grad():
+            for convolution in self.convolutions:
+                convolution.weight.mul_(0.1)
+                convolution.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = x
+        for convolution in self.convolutions[:-1]:
+            seen = torch.cat([seen, leaky_relu(convolution(seen), SLOPE)], dim=1)
+        return x + RESIDUAL_SCALE * self.convolutions[-1](seen)
+
+
+class RRDB(nn.Module):
+    """Three dense blocks in a row, added to the input times 0.2; implements :eq:`eq-rrdb` (chapter 2)."""
+
+    def __init__(self, features: int, growth: int):
+        super().__init__()
+        self.blocks = nn.Sequential(*(DenseBlock(features, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * self.blocks(x)
+
+
+class RRDBNet(nn.Module):
+    """ESRGAN's generator. At 64/32/23, x4: 16,697,987 parameters.
+
+    All blocks work at low resolution. Each octave of magnification is a nearest-neighbor doubling and a
+    convolution; two more convolutions make the image.
+
+    Args:
+        scale: magnification, a power of two.
+        features: channels between blocks.
+        growth: channels that each convolution of a dense block adds.
+        blocks: number of RRDBs.
+        anchored: add the bicubic image, so that the network predicts a residual and starts at zero. The published
+            one is not anchored; short trainings gain a great deal from it.
+
+    Raises:
+        ValueError: the scale is not a power of two.
+    """
+
+    def __init__(self, scale: int, features: int = 64, growth: int = 32, blocks: int = 23, anchored: bool = False):
+        super().__init__()
+        self.scale = scale
+        self.anchored = anchored
+        octaves = scale.bit_length() - 1
+        if scale < 2 or scale != 2**octaves:
+            raise ValueError(f"RRDBNet doubles the size some times, so its scale must be 2, 4, 8, ...; got {scale}")
+
+        def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+        self.head = convolution(3, features)
+        self.blocks = nn.ModuleList(RRDB(features, growth) for _ in range(blocks))
+        self.trunk = convolution(features, features)
+        self.upscale = nn.ModuleList(convolution(features, features) for _ in range(octaves))
+        self.refine = convolution(features, features)
+        self.tail = convolution(features, 3)
+        if anchored:
+            nn.init.zeros_(self.tail.weight)
+            nn.init.zeros_(self.tail.bias)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
+        shallow = x = self.head(lr)
+        for block in self.blocks:
+            x = block(x)
+        x = shallow + self.trunk(x)
+        for convolution in self.upscale:
+            x = leaky_relu(convolution(interpolate(x, scale_factor=2, mode="nearest")), SLOPE)
+        image = self.tail(leaky_relu(self.refine(x), SLOPE))
+        return image + bicubic_upsample(lr, self.scale) if self.anchored else image

@@ -1,0 +1,32 @@
+"""SRCNN: three convolutions on the bicubic image (Dong et al., 2014)."""
+
+from torch import Tensor, nn
+
+from srbook.degradations import bicubic_upsample
+
+
+class SRCNN(nn.Module):
+    """The first convolutional super-resolution network; implements :eq:`eq-srcnn` (chapter 2).
+
+    Patch extraction, non-linear mapping, and reconstruction, with a ReLU between them. The paper works on
+    luminance and shrinks the image by its borders; this one takes RGB and pads, so that sizes are kept.
+
+    Args:
+        scale: magnification.
+        widths: channels after the first and the second convolution.
+        kernels: side lengths of the three convolutions, all odd.
+    """
+
+    def __init__(self, scale: int, widths: tuple[int, int] = (64, 32), kernels: tuple[int, int, int] = (9, 1, 5)):
+        super().__init__()
+        self.scale = scale
+        first, second = widths
+        self.extract = nn.Conv2d(3, first, kernels[0], padding=kernels[0] // 2)
+        self.map = nn.Conv2d(first, second, kernels[1], padding=kernels[1] // 2)
+        self.reconstruct = nn.Conv2d(second, 3, kernels[2], padding=kernels[2] // 2)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
+        upscaled = bicubic_upsample(lr, self.scale)
+        patches = self.extract(upscaled).relu()
+        return self.reconstruct(self.map(patches).relu())

@@ -1,0 +1,107 @@
+"""Training checkpoints: one safetensors file that holds all it takes to go on exactly."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srbook.files import load_tensors, save_tensors
+
+FORMAT = "srbook-training-1"
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after `step` optimizer steps.
+
+    Attributes:
+        step: optimizer steps done.
+        method: the method's kind and arguments.
+        config: the training settings, as plain values.
+        weights: state of the method.
+        ema: averaged weights.
+        optimizer: the optimizer's tensors, keyed "<index of parameter>.<name>".
+    """
+
+    step: int
+    method: dict[str, Any]
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies in a run's folder."""
+    return folder / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step in a run's folder, or None."""
+    return max(_checkpoints(folder), default=None)
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Delete a run's checkpoints, so that a run which starts again does not go on from them."""
+    for path in _checkpoints(folder):
+        path.unlink()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint atomically, then delete all but the last two."""
+    groups = {"weights": checkpoint.weights, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
+    tensors = {f"{group}/{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
+    about = {"step": checkpoint.step, "method": checkpoint.method, "config": checkpoint.config}
+    path = save_tensors(
+        checkpoint_path(folder, checkpoint.step), tensors, {"format": FORMAT, "about": json.dumps(about)}
+    )
+    for old in sorted(_checkpoints(folder))[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: absent, damaged, or another kind of file.
+    """
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a training checkpoint of srbook (format {metadata.get('format', 'unknown')!r})"
+        )
+    about = json.loads(metadata["about"])
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}}
+    for key, tensor in tensors.items():
+        group, name = key.split("/", 1)
+        groups[group][name] = tensor
+    return Checkpoint(**about, **groups)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's per-parameter tensors under flat names."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": tensor for index, entry in state.items() for name, tensor in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` returned; settings such as the learning rate stay as they are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter).copy_(tensor)  # fused kernels need the parameter's memory layout
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in (folder / "checkpoints").glob("*.safetensors") if re.fullmatch(r"step-\d{8}", path.stem)]

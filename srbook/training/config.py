@@ -1,0 +1,41 @@
+"""The settings of a training run."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class TrainingConfig(BaseModel):
+    """Everything that decides what a run computes, and how often it reports.
+
+    Together with the data and the fresh weights, `seed` fixes the result: batch i and its noise depend on the seed
+    and on i alone, so a run that was stopped and resumed ends with the same weights as one that was not.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: PositiveInt = Field(1000, description="optimizer steps of the whole run")
+    batch_size: PositiveInt = Field(16, description="patches in a batch, per process")
+    patch_size: PositiveInt = Field(96, description="side of the high-resolution patches, in pixels")
+    learning_rate: PositiveFloat = Field(2e-4, description="AdamW's highest step size")
+    warmup: NonNegativeInt = Field(0, description="steps over which the learning rate rises from zero")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="what the rate does after the warm-up")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's averaging factors")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    clip_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm; .inf turns it off")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 follows the weights")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bfloat16 where the processor or GPU has matrix units for it"
+    )
+    channels_last: bool = Field(True, description="keep channels innermost in memory; faster for most networks")
+    seed: NonNegativeInt = Field(0, description="fixes the batches and the noise")
+    log_every: PositiveInt = Field(50, description="steps between log records")
+    save_every: PositiveInt = Field(1000, description="steps between checkpoints")
+    validate_every: PositiveInt = Field(1000, description="steps between validations")
+
+    def must_match(self, other: "TrainingConfig") -> list[str]:
+        """Names of the settings that differ and would change what a resumed run computes."""
+        free = {"log_every", "save_every", "validate_every", "steps"}
+        return [
+            name for name in type(self).model_fields if name not in free and getattr(self, name) != getattr(other, name)
+        ]

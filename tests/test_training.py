@@ -1,0 +1,247 @@
+"""The trainer: schedules by value, exact resume, interruption, divergence, and refused folders."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+import srbook
+from srbook.training import EMA, Trainer, TrainingConfig, TrainingDiverged, ema_decay_at, learning_rate_factor
+from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
+from srbook.training.log import read_log
+
+
+class RandomBatches:
+    """Smooth random images; item i is a function of i alone."""
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        lr = torch.rand(2, 3, 6, 6, generator=generator)
+        return torch.nn.functional.interpolate(lr, scale_factor=4, mode="bilinear"), lr
+
+
+def make(tmp=None, *, steps=6, batches=None, method=None, **settings):
+    torch.manual_seed(0)
+    method = method or srbook.build("predictor")
+    options = {key: settings.pop(key) for key in ("restart", "validation", "on_log", "workers") if key in settings}
+    values = {"steps": steps, "learning_rate": 1e-3, "warmup": 2, "save_every": 3, "log_every": 2, **settings}
+    config = TrainingConfig(**values)
+    return Trainer(method, batches or RandomBatches(), config, output=tmp, device="cpu", progress=False, **options)
+
+
+def test_learning_rate_factor_by_value():
+    settings = {"steps": 12, "warmup": 2}
+    factors = [learning_rate_factor(step, schedule="cosine", **settings) for step in range(13)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    for step in range(2, 13):
+        assert factors[step] == pytest.approx((1 + math.cos(math.pi * (step - 2) / 10)) / 2)
+    assert factors[12] == pytest.approx(0)
+    assert learning_rate_factor(11, schedule="constant", **settings) == 1.0
+    assert learning_rate_factor(0, steps=3, warmup=0, schedule="constant") == 1.0
+
+
+def test_ema_equals_the_recursion_written_out():
+    module = torch.nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    ema = EMA(module, decay=0.5)
+    expected = 1.0
+    for step, value in enumerate([3.0, -2.0, 5.0, 7.0]):
+        with torch.no_grad():
+            module.weight.fill_(value)
+        ema.update(module, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        assert ema_decay_at(step, 0.5) == decay
+        expected = decay * expected + (1 - decay) * value
+        assert ema.weights["weight"].flatten().tolist() == pytest.approx([expected] * 2)
+
+
+def test_ema_copies_buffers():
+    module = torch.nn.BatchNorm1d(2)
+    ema = EMA(module, decay=0.9)
+    module.running_mean.fill_(4.0)
+    ema.update(module, 0)
+    assert ema.weights["running_mean"].tolist() == [4.0, 4.0]
+
+
+def test_one_step_is_adamw_on_the_loss():
+    """The first update, computed by hand: Adam's first step is the learning rate times the gradient's sign."""
+    trainer = make(steps=1, warmup=0, schedule="constant", precision="fp32", clip_norm=math.inf, ema_decay=0)
+    before = [parameter.detach().clone() for parameter in trainer.method.parameters()]
+    hr, lr = RandomBatches()[0]
+    trainer.method.loss(hr, lr)["loss"].backward()
+    gradients = [parameter.grad.clone() for parameter in trainer.method.parameters()]
+    trainer.method.zero_grad()
+    trainer.fit()
+    for old, gradient, parameter in zip(before, gradients, trainer.method.parameters(), strict=True):
+        expected = old - 1e-3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-6)
+
+
+def test_training_lowers_the_loss_and_logs_it(tmp_path):
+    result = make(tmp_path, steps=40, log_every=10, save_every=20, ema_decay=0.5).fit()
+    losses = [record["loss"] for record in result.records]
+    assert losses[-1] < 0.8 * losses[0]
+    assert [record["step"] for record in result.records] == [10, 20, 30, 40]
+    assert read_log(tmp_path / "log.jsonl") == result.records
+    assert all(record["images_per_second"] > 0 for record in result.records)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_resumed_run_equals_uninterrupted_run(tmp_path, stop_at, precision):
+    whole = make(tmp_path / "whole", steps=8, precision=precision)
+    whole.fit()
+
+    class Stopping(RandomBatches):
+        def __getitem__(self, index):
+            if index == stop_at - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    first = make(tmp_path / "parts", steps=8, precision=precision, batches=Stopping()).fit()
+    assert first.interrupted and first.step == stop_at
+    torch.manual_seed(99)  # the second part must not depend on the global generator
+    second = make(tmp_path / "parts", steps=8, precision=precision)
+    assert second.start == stop_at
+    result = second.fit()
+    assert not result.interrupted and result.step == 8
+    for name, tensor in whole.method.state_dict().items():
+        assert torch.equal(tensor, second.method.state_dict()[name]), name
+    a, b = (load_checkpoint(latest_checkpoint(tmp_path / run)) for run in ("whole", "parts"))
+    for group in ("weights", "ema", "optimizer"):
+        for name, tensor in getattr(a, group).items():
+            assert torch.equal(tensor, getattr(b, group)[name]), (group, name)
+    shipped = srbook.load(tmp_path / "parts" / "weights.safetensors")
+    torch.testing.assert_close(shipped.state_dict(), second.method.state_dict(), rtol=0, atol=0)
+    assert [record["step"] for record in read_log(tmp_path / "parts" / "log.jsonl")][-1] == 8
+
+
+def test_ctrl_c_restores_the_handler_and_leaves_no_temporary_files(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+
+    class Stopping(RandomBatches):
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    result = make(tmp_path, batches=Stopping()).fit()
+    assert result.interrupted and result.step == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_checkpoints_keep_the_last_two(tmp_path):
+    make(tmp_path, steps=12, save_every=3).fit()
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "step-00000009.safetensors",
+        "step-00000012.safetensors",
+    ]
+
+
+def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    trainer = make(tmp_path, steps=9)
+
+    def poison(records):
+        if records[-1]["step"] == 4:
+            with torch.no_grad():
+                next(trainer.method.parameters()).fill_(float("inf"))
+
+    trainer.on_log = poison
+    with pytest.raises(TrainingDiverged, match=r"Last good checkpoint: .*step-00000003.safetensors"):
+        trainer.fit()
+    checkpoint = load_checkpoint(latest_checkpoint(tmp_path))
+    assert checkpoint.step == 3
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.weights.values())
+    assert all(math.isfinite(record["loss"]) for record in read_log(tmp_path / "log.jsonl"))
+
+
+def test_validation_measures_the_averaged_weights_and_writes_images(tmp_path):
+    hr = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=4, mode="bicubic").clamp(0, 1)
+    trainer = make(tmp_path, steps=4, validation={"blob": hr}, validate_every=2)
+    result = trainer.fit()
+    recorded = [record["validation_psnr"] for record in result.records if "validation_psnr" in record]
+    lr = srbook.degradations.bicubic_downsample(hr, 4)
+    final = srbook.metrics.psnr(trainer.method.upscale(lr).image, hr, channel="y", border=4)
+    assert len(recorded) == 2
+    assert recorded[-1] == pytest.approx(final.item(), abs=1e-4)
+    assert (tmp_path / "validation" / "step-00000004-blob.png").is_file()
+
+
+def test_on_log_sees_every_record():
+    seen = []
+    make(steps=6, on_log=lambda records: seen.append(len(records))).fit()
+    assert seen == [1, 2, 3]
+
+
+def test_workers_give_the_same_batches(tmp_path):
+    alone, helped = make(steps=3), make(steps=3, workers=1)
+    alone.fit()
+    helped.fit()
+    torch.testing.assert_close(alone.method.state_dict(), helped.method.state_dict(), rtol=0, atol=0)
+
+
+def test_folder_of_another_run_is_refused(tmp_path):
+    make(tmp_path).fit()
+    with pytest.raises(ValueError, match="belongs to another method"):
+        make(tmp_path, method=srbook.build("srcnn"))
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate, seed\)"):
+        make(tmp_path, learning_rate=1e-4, seed=3)
+    assert make(tmp_path, restart=True, learning_rate=1e-4).start == 0
+    assert make(tmp_path, steps=20).start == 6
+
+
+def test_restart_replaces_the_old_checkpoints(tmp_path):
+    make(tmp_path, steps=6).fit()
+    make(tmp_path, steps=3, restart=True).fit()
+    assert [path.stem for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    make(tmp_path).fit()
+    path = latest_checkpoint(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"step-00000006\.safetensors is not a readable"):
+        make(tmp_path)
+
+
+def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    """A full disk: the file being written fails, what was there stays."""
+    make(tmp_path, steps=3).fit()
+    before = (tmp_path / "weights.safetensors").read_bytes()
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("srbook.files.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path, steps=6).fit()
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+    assert load_checkpoint(latest_checkpoint(tmp_path)).step == 3
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="bicubic has no weights"):
+        make(method=srbook.build("bicubic"))
+
+
+def test_config_refuses_unknown_and_impossible_settings():
+    with pytest.raises(ValueError, match="optimiser"):
+        TrainingConfig(optimiser="sgd")
+    with pytest.raises(ValueError, match="greater than 0"):
+        TrainingConfig(steps=0)
+    with pytest.raises(ValueError, match="less than 1"):
+        TrainingConfig(ema_decay=1.0)
+
+
+def test_log_skips_a_cut_last_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"step": 1}) + '\n{"step": 2, "lo')
+    assert read_log(path) == [{"step": 1}]
+    path.write_text('{"step"\n' + json.dumps({"step": 1}) + "\n")
+    with pytest.raises(ValueError, match="line 1"):
+        read_log(path)
