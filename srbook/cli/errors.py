@@ -1,0 +1,77 @@
+"""What the command line does with errors: one clear line, and an exit status."""
+
+import errno
+import sys
+import warnings
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+EXPECTED = (ValueError, FloatingPointError, OSError, ImportError, MemoryError)
+
+
+class Commands(TyperGroup):
+    """The group of all commands: turns expected errors into one line on stderr, and Ctrl-C into status 130.
+
+    `--debug` may stand anywhere on the line, and lets the traceback through. So does any error that is not expected:
+    it is a bug, and its traceback is what a report needs.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--debug" in args:
+            args = ["--debug", *(word for word in args if word != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            typer.echo("\nStopped.", err=True)
+            raise typer.Exit(130) from interrupt
+        except BrokenPipeError:
+            raise  # the reader of our output has gone (`| head`): nothing to say
+        except Exception as error:
+            if ctx.params["debug"] or not is_expected(error):
+                raise
+            typer.echo(f"Error: {explain(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    typer.echo(f"Warning: {message}", err=True)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error tells of bad input or of the machine, not of a bug of ours."""
+    if isinstance(error, EXPECTED):
+        return True
+    return isinstance(error, RuntimeError) and _out_of_memory(error)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()  # torch: OutOfMemoryError on GPUs, a plain RuntimeError on CPUs
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def explain(error: Exception) -> str:
+    """An error as one line.
+
+    Messages of our own are sentences already; those of the operating system and of pydantic are put in order.
+    """
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
+        problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p['input']!r}" for p in error.errors())
+        return "; ".join(problems)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; free some space and run again (nothing half-written was kept)"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if _out_of_memory(error):
+        return f"out of memory; a smaller --tile or --batch-size needs less ({type(error).__name__})"
+    return " ".join(str(error).split()) or type(error).__name__

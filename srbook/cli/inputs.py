@@ -1,0 +1,29 @@
+"""What several commands ask for on the command line: a device, and a collection of images."""
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Device(str, Enum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def choose_device(choice: Device) -> "torch.device":
+    """The device of that name; "auto" is the GPU where torch sees one.
+
+    Raises:
+        ValueError: a GPU was asked for and torch sees none.
+    """
+    import torch
+
+    visible = torch.cuda.is_available()
+    if choice is Device.cuda and not visible:
+        raise ValueError("--device cuda: torch sees no GPU (srbook doctor says why); use --device cpu or auto")
+    return torch.device("cuda" if visible and choice is not Device.cpu else "cpu")

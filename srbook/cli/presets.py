@@ -1,0 +1,54 @@
+"""`srbook presets`."""
+
+from typing import Annotated
+
+import typer
+
+from srbook.cli.tables import columns
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this preset in full, as YAML.")] = None,
+) -> None:
+    """List the presets, or print one in full.
+
+    The list says which method, how many parameters, and whether trained weights ship with srbook.
+
+    \b
+    Examples:
+        srbook presets
+        srbook presets rrdb-small
+    """
+    from srbook import catalog
+
+    if name is not None:
+        import yaml
+
+        preset = catalog.read_preset(name).model_dump(mode="json")
+        typer.echo(yaml.safe_dump(preset, sort_keys=False, allow_unicode=True).rstrip())
+        return
+
+    shipped = catalog.trained()
+    rows = [("name", "method", "parameters", "weights", "summary")]
+    for each in catalog.presets():
+        preset = catalog.read_preset(each)
+        rows.append(
+            (
+                each,
+                preset.method,
+                f"{_parameters(each):,}",
+                "ship" if each in shipped else "train it",
+                preset.summary,
+            )
+        )
+    for line in columns(rows):
+        typer.echo(line)
+
+
+def _parameters(preset: str) -> int:
+    import torch
+
+    from srbook.catalog import build
+
+    with torch.device("meta"):  # shapes only: nothing is allocated or drawn
+        return sum(parameter.numel() for parameter in build(preset).parameters())

@@ -1,0 +1,99 @@
+"""`srbook train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srbook.cli.inputs import Device, choose_device
+
+if TYPE_CHECKING:
+    from srbook.training import TrainingConfig
+
+
+def train(
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", help="What to train; srbook presets lists them.", show_default=False)
+    ],
+    data: Annotated[
+        str,
+        typer.Option("--data", "-d", help="A folder of images, a set of srbook data, or samples.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/PRESET")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps in all.", show_default="the preset's")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Patches per step.", show_default="the preset's")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate.", show_default="the preset's")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Fixes weights, batches, and noise.", show_default="the preset's")
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Images to watch the quality on, as --data.", show_default="held-out samples for samples"),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Go on from the last checkpoint, or begin again.")
+    ] = True,
+) -> None:
+    """Train a preset on your images or on the sample photographs.
+
+    The run's folder gets weights.safetensors (for srbook upscale --model), checkpoints, and log.jsonl. Ctrl-C finishes
+    the step and saves. The same command then goes on where it stopped, with the same result as if it had not.
+
+    \b
+    Examples:
+        srbook train --preset rrdb-tiny --data samples
+        srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
+        srbook train --preset rrdb-small --data photos/ --output runs/again --restart
+    """
+    from srbook.catalog import build, read_preset
+
+    description = read_preset(preset)
+    if description.training is None:
+        raise ValueError(f"{preset} has nothing to train")
+    where = choose_device(device)
+    output = output or Path("runs") / preset
+    chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    config = _with(description.training, {name: value for name, value in chosen.items() if value is not None})
+
+    import torch
+
+    from srbook.cli.images import open_training_images, open_validation_images
+    from srbook.data import PairedPatches
+    from srbook.training import Trainer
+    from srbook.training.checkpoint import latest_checkpoint
+
+    torch.manual_seed(config.seed)  # fresh weights come from torch's global generator
+    method = build(preset)
+    images = open_training_images(data)
+    batches = PairedPatches(
+        images,
+        scale=method.scale,
+        patch_size=config.patch_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    watched = open_validation_images(validation, data, method.scale)
+    checkpoint = latest_checkpoint(output) if resume else None
+    trainer = Trainer(method, batches, config, output=output, validation=watched, device=where.type, restart=not resume)
+    weights = sum(parameter.numel() for parameter in method.parameters())
+    typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {trainer.device}, into {output}")
+    if checkpoint is not None:
+        typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
+    result = trainer.fit()
+    if result.interrupted:
+        raise typer.Exit(130)
+    typer.echo(f"Done after {result.step} step{'s' if result.step > 1 else ''}: {output / 'weights.safetensors'}")
+
+
+def _with(config: "TrainingConfig", changes: dict[str, Any]) -> "TrainingConfig":
+    """The settings with some replaced, checked again."""
+    return type(config)(**{**config.model_dump(), **changes})

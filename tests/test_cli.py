@@ -1,0 +1,449 @@
+"""The command line: what it writes, what it refuses, and how it ends."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from srbook.catalog import build, load, presets
+from srbook.cli import app
+from srbook.data import read_image, read_picture
+from srbook.degradations import bicubic_upsample
+from srbook.images import round_to_8bit
+
+COMMANDS = ("upscale", "train", "evaluate", "presets", "data", "doctor")
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def shell(*words: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "srbook", *(str(word) for word in words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def photo(path: Path, size: tuple[int, int] = (12, 8), mode: str = "RGB", **options: object) -> Path:
+    """A small picture with structure in every channel."""
+    width, height = size
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    generator = torch.Generator().manual_seed(1)
+    levels = torch.randint(0, 256, (height, width, channels), dtype=torch.uint8, generator=generator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(levels.squeeze(-1).numpy(), mode).save(path, **options)
+    return path
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return build("rrdb-tiny").save(tmp_path / "models" / "tiny.safetensors")
+
+
+# The frame
+
+
+def test_help_teaches_and_imports_no_torch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from srbook.cli import app;"
+        "print(CliRunner().invoke(app, ['--help']).stdout); assert 'torch' not in sys.modules"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    assert "srbook upscale photo.jpg" in out.stdout
+    assert all(command in out.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command: str):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"srbook {command}" in result.stdout.split("Example")[1]
+
+
+def test_version_and_wrong_usage():
+    assert run("--version").stdout.startswith("srbook 0.")
+    assert run("upscale").exit_code == 2
+    assert run("enlarge").exit_code == 2
+    assert run("upscale", "x.png", "--tile", "0").exit_code == 2
+
+
+def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path: Path):
+    picture = photo(tmp_path / "a.png")
+    quiet = run("upscale", picture, "--model", "nothing", "--output", tmp_path / "out")
+    assert quiet.exit_code == 1
+    assert quiet.stderr.startswith("Error: 'nothing' is neither a checkpoint file")
+    assert len(quiet.stderr.splitlines()) == 1
+    loud = shell("upscale", picture, "--model", "nothing", "--output", tmp_path / "out", "--debug")
+    assert loud.returncode == 1
+    assert "Traceback" in loud.stderr and "FileNotFoundError" in loud.stderr
+
+
+# upscale
+
+
+def test_upscale_equals_the_package(tmp_path: Path):
+    picture = photo(tmp_path / "a.png")
+    result = run("upscale", picture, "--model", "bicubic", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"{picture} -> {tmp_path / 'out' / 'a.png'}  48x32" in result.stdout
+    expected = round_to_8bit(bicubic_upsample(read_image(picture).unsqueeze(0), 4))[0]
+    torch.testing.assert_close(read_image(tmp_path / "out" / "a.png"), expected)
+
+
+def test_upscale_with_a_checkpoint_by_tiles(tmp_path: Path, checkpoint: Path):
+    picture = photo(tmp_path / "a.png", (40, 30))
+    whole, tiled = tmp_path / "whole", tmp_path / "tiled"
+    assert run("upscale", picture, "-m", checkpoint, "-o", whole).exit_code == 0
+    assert run("upscale", picture, "-m", checkpoint, "-o", tiled, "--tile", 16).exit_code == 0
+    difference = (read_image(whole / "a.png") - read_image(tiled / "a.png")).abs().max()
+    assert difference <= 2 / 255
+
+
+def test_precision_changes_little(tmp_path: Path, checkpoint: Path):
+    torch.manual_seed(0)
+    method = load(checkpoint)
+    torch.nn.init.normal_(method.network.tail.weight, std=0.02)  # an untrained one would add nothing to bicubic
+    weights, picture = method.save(tmp_path / "some.safetensors"), photo(tmp_path / "a.png", (40, 30))
+    results = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        assert run("upscale", picture, "-m", weights, "-o", out, "--precision", precision).exit_code == 0
+        results[precision] = read_image(out / "a.png")
+    expected = round_to_8bit(method.upscale(read_image(picture).unsqueeze(0)).image)[0]
+    assert (results["fp32"] - expected).abs().max() <= 1.01 / 255
+    assert (results["bf16"] - expected).abs().max() <= 3 / 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 2)])
+def test_upscale_tiny_pictures(tmp_path: Path, checkpoint: Path, size: tuple[int, int]):
+    picture = photo(tmp_path / "a.png", size)
+    assert run("upscale", picture, "-m", checkpoint, "-o", tmp_path / "out").exit_code == 0
+    assert Image.open(tmp_path / "out" / "a.png").size == (4 * size[0], 4 * size[1])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".webp", "WEBP"), (".bmp", "BMP"), (".tiff", "TIFF")]
+)
+def test_the_format_is_kept_or_chosen(tmp_path: Path, suffix: str, kind: str):
+    picture = photo(tmp_path / f"a{suffix}")
+    assert run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "same").exit_code == 0
+    assert Image.open(tmp_path / "same" / f"a{suffix}").format == kind
+    png = photo(tmp_path / "b.png")
+    result = run("upscale", png, "-m", "bicubic", "-o", tmp_path / "chosen", "--format", suffix[1:])
+    assert result.exit_code == 0, result.output
+    assert Image.open(tmp_path / "chosen" / f"b{suffix}").format == kind
+
+
+def test_alpha_is_upscaled_too(tmp_path: Path):
+    picture = photo(tmp_path / "a.png", mode="RGBA")
+    assert run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out").exit_code == 0
+    before, after = read_picture(picture), read_picture(tmp_path / "out" / "a.png")
+    assert before.alpha is not None and after.alpha is not None
+    torch.testing.assert_close(after.alpha, round_to_8bit(bicubic_upsample(before.alpha, 4)))
+
+
+def test_exif_orientation_is_applied_and_the_rest_kept(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"  # orientation: turn right; make
+    picture = photo(tmp_path / "a.jpg", (12, 8), exif=exif)
+    assert run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out").exit_code == 0
+    result = Image.open(tmp_path / "out" / "a.jpg")
+    assert result.size == (32, 48)
+    assert result.getexif().get(0x0112, 1) == 1 and result.getexif()[0x010F] == "a camera"
+
+
+def test_folders_keep_their_structure_and_skip_earlier_results(tmp_path: Path):
+    folder = tmp_path / "photos"
+    photo(folder / "a.png"), photo(folder / "trip" / "a.png"), photo(folder / "trip" / "B.JPG")
+    (folder / "notes.txt").write_text("not a picture")
+    words = ("upscale", folder, "-m", "bicubic", "-o", folder / "large", "--overwrite")
+    for _ in range(2):
+        assert run(*words).exit_code == 0
+        assert leftovers(folder / "large") == ["B.JPG", "a.png", "a.png"]
+    assert Image.open(folder / "large" / "trip" / "B.JPG").size == (48, 32)
+
+
+def test_bad_files_are_named_and_the_others_go_on(tmp_path: Path):
+    good = photo(tmp_path / "good.png")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(photo(tmp_path / "whole.jpg", (64, 64)).read_bytes()[:400])
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    absent = tmp_path / "absent.png"
+    result = run("upscale", broken, absent, text, good, "-m", "bicubic", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 3
+    for name, line in zip(("broken.jpg", "absent.png", "notes.txt"), errors, strict=True):
+        assert name in line
+    assert "3 of 4 pictures failed" in result.stderr
+    assert leftovers(tmp_path / "out") == ["good.png"]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path):
+    picture = photo(tmp_path / "a.png")
+    words = ("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out")
+    assert run(*words).exit_code == 0
+    before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    again = run(*words)
+    assert again.exit_code == 1 and "add --overwrite" in again.stderr
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
+    assert run(*words, "--overwrite").exit_code == 0
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns > before
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path):
+    picture = photo(tmp_path / "a.png")
+    before = picture.read_bytes()
+    result = run("upscale", picture, "-m", "bicubic", "-o", tmp_path, "--overwrite")
+    assert result.exit_code == 1 and "is one of the inputs" in result.stderr
+    assert picture.read_bytes() == before
+
+
+def test_two_inputs_for_one_result_are_refused_before_work(tmp_path: Path):
+    first, second = photo(tmp_path / "x" / "a.png"), photo(tmp_path / "y" / "a.png")
+    result = run("upscale", first, second, "-m", "bicubic", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "would both be written to" in result.stderr
+    both = run("upscale", first, photo(tmp_path / "x" / "a.jpg"), "-o", tmp_path / "out", "--format", "png")
+    assert both.exit_code == 1 and "would both be written to" in both.stderr
+    assert leftovers(tmp_path / "out") == []
+    twice = run("upscale", first, first, "-m", "bicubic", "-o", tmp_path / "out")
+    assert twice.exit_code == 0 and leftovers(tmp_path / "out") == ["a.png"]
+
+
+def test_folder_without_pictures(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    result = run("upscale", tmp_path / "empty", "-m", "bicubic", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "holds no pictures" in result.stderr
+
+
+def test_an_absent_gpu_is_an_error(tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    picture = photo(tmp_path / "a.png")
+    result = run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out", "--device", "cuda")
+    assert result.exit_code == 1 and "torch sees no GPU" in result.stderr
+
+
+def test_a_full_disk_stops_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
+
+    def full(path: Path, picture: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("srbook.cli.jobs.write_picture", full)
+    result = run("upscale", first, second, "-m", "bicubic", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1 and "the disk is full" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), MemoryError()]
+)
+def test_too_little_memory_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", fail)
+    result = run("upscale", photo(tmp_path / "a.png"), "-m", "bicubic", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "a smaller --tile" in result.stderr
+
+
+def test_a_bug_is_not_dressed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", None)
+    result = run("upscale", photo(tmp_path / "a.png"), "-m", "bicubic", "-o", tmp_path / "out")
+    assert isinstance(result.exception, TypeError)
+
+
+def test_steps_that_a_model_refuses(tmp_path: Path):
+    result = run("upscale", photo(tmp_path / "a.png"), "-m", "bicubic", "-o", tmp_path / "out", "--steps", 5)
+    assert result.exit_code == 1 and "leave steps out" in result.stderr
+
+
+def test_ctrl_c_leaves_no_partial_file(tmp_path: Path, checkpoint: Path):
+    picture = photo(tmp_path / "big.png", (600, 600))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "srbook", "upscale", picture, "-m", checkpoint, "-o", out, "--tile", "32"]
+    process = subprocess.Popen(
+        [str(word) for word in words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SRBOOK_STATIC": "1", "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert "big.png 180/900 tiles" in process.stdout.readline()  # a fifth is done
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Stopped." in errors and "Traceback" not in errors
+    assert leftovers(out) == []
+
+
+# train
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for name in ("one", "two"):
+        photo(tmp_path / "photographs" / f"{name}.png", (80, 72))
+    return tmp_path / "photographs"
+
+
+def training(photographs: Path, output: Path, *more: object) -> Result:
+    words = ("--preset", "rrdb-tiny", "--data", photographs, "--output", output, "--batch-size", 2, "--device", "cpu")
+    return run("train", *words, *more)
+
+
+def test_train_writes_weights_that_upscale_uses(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    result = training(photographs, output, "--steps", 3, "--learning-rate", 2e-3, "--validation", photographs)
+    assert result.exit_code == 0, result.output
+    assert "55,235 weights, 2 images, cpu" in result.stdout
+    assert "Resuming" not in result.stdout and f"Done after 3 steps: {output / 'weights.safetensors'}" in result.stdout
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert {record["step"] for record in records} == {3}
+    assert any("validation_psnr" in record for record in records)
+    out = tmp_path / "out"
+    upscaled = run("upscale", photographs / "one.png", "-m", output / "weights.safetensors", "-o", out)
+    assert upscaled.exit_code == 0 and Image.open(out / "one.png").size == (320, 288)
+
+
+def test_train_resumes_by_default_and_says_so(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 2).exit_code == 0
+    again = training(photographs, output, "--steps", 3)
+    assert again.exit_code == 0, again.output
+    assert "Resuming from" in again.stdout and "step-00000002" in again.stdout
+    afresh = training(photographs, output, "--steps", 1, "--restart")
+    assert afresh.exit_code == 0 and "Resuming" not in afresh.stdout and "Done after 1 step:" in afresh.stdout
+
+
+def test_a_restarted_run_does_not_come_back(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 3).exit_code == 0
+    assert training(photographs, output, "--steps", 1, "--restart").exit_code == 0
+    assert "step-00000001" in training(photographs, output, "--steps", 2).stdout
+
+
+def test_train_refuses_another_run_in_its_folder(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 1).exit_code == 0
+    other = training(photographs, output, "--steps", 1, "--learning-rate", 1e-5)
+    assert other.exit_code == 1 and "other settings (learning_rate)" in other.stderr
+    words = ("--preset", "srcnn", "--data", photographs, "--output", output, "--device", "cpu")
+    method = run("train", *words, "--validation", photographs)
+    assert method.exit_code == 1
+
+
+def test_train_interrupted_ends_with_130(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    from srbook.training import Trainer, TrainingResult
+
+    monkeypatch.setattr(Trainer, "fit", lambda self: TrainingResult(step=1, interrupted=True, records=[]))
+    assert training(photographs, tmp_path / "run", "--steps", 5).exit_code == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "bicubic", "--data", "samples"), "bicubic has nothing to train"),
+        (("--preset", "unknown", "--data", "samples"), "unknown preset 'unknown'; choose from"),
+        (("--preset", "srcnn", "--data", "nowhere"), "'nowhere' is neither a folder nor a set; sets are samples, Set5"),
+        (("--preset", "srcnn", "--data", "samples", "--learning-rate", "-1"), "learning_rate: Input should be greater"),
+    ],
+)
+def test_train_says_what_is_wrong(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *words)
+    assert result.exit_code == 1
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert leftovers(tmp_path) == []
+
+
+# evaluate
+
+
+def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, checkpoint: Path):
+    saved = tmp_path / "table.json"
+    words = ("--data", photographs, "--model", checkpoint, "--model", "bicubic", "--metrics", "ssim,psnr")
+    result = run("evaluate", *words, "--save", saved)
+    assert result.exit_code == 0, result.output
+    assert "| method  | SSIM   | PSNR (dB) |" in result.stdout
+    assert "protocol A" in result.stdout
+    content = json.loads(saved.read_text())
+    assert [row["image"] for row in content["images"]] == ["one", "one", "two", "two"]
+    means = content["means"]
+    assert f"{means['tiny']['psnr']:.2f}" in result.stdout
+    assert means["tiny"]["psnr"] == pytest.approx(means["bicubic"]["psnr"], abs=0.01)  # anchored, untrained
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, got fid"),
+        (("--scale", "2"), "bicubic magnifies 4 times"),
+        (("--save", "table.csv"), "must end in .json"),
+        (("--model", "bicubic"), "two of the models have one name"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(words: tuple[str, ...], message: str, photographs: Path):
+    result = run("evaluate", "--data", photographs, "--model", "bicubic", *words)
+    assert result.exit_code == 1 and message in result.stderr
+
+
+def test_evaluate_on_an_absent_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SRBOOK_DATA", str(tmp_path))
+    result = run("evaluate", "--data", "set14", "--model", "bicubic")
+    assert result.exit_code == 1 and f"Set14 is not below {tmp_path}" in result.stderr
+
+
+# presets and data
+
+
+def test_presets_table_and_details():
+    lines = run("presets").stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == presets()
+    assert "regression  16,697,987" in next(line for line in lines if line.startswith("rrdb "))
+    details = yaml.safe_load(run("presets", "rrdb-tiny").stdout)
+    assert details["arguments"]["network"]["blocks"] == 1 and details["training"]["steps"] == 300
+    unknown = run("presets", "nothing")
+    assert unknown.exit_code == 1 and "choose from bicubic" in unknown.stderr
+
+
+def test_data_says_what_is_here_and_what_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SRBOOK_DATA", str(tmp_path))
+    for number in range(91):
+        photo(tmp_path / "T91" / f"{number}.png", (4, 4))
+    lines = {line.split()[0]: line for line in run("data").stdout.splitlines() if line}
+    assert "91 images" in lines["T91"]
+    assert " no " in lines["Set5"] and lines["Set5"].endswith("Set5/HR")
+    fine = run("data", "verify", "T91")
+    assert fine.exit_code == 0 and "91 of 91 images, 0 compared" in fine.stdout
+    (tmp_path / "T91" / "7.png").write_bytes(b"no picture")
+    bad = run("data", "verify", "T91")
+    assert bad.exit_code == 1 and "7.png" in bad.stderr
+    absent = run("data", "verify", "Set5")
+    assert absent.exit_code == 1 and "Set5 is not below" in absent.stderr
+
+
+def test_sample_photographs_have_provenance():
+    result = run("data", "samples")
+    assert result.exit_code == 0
+    assert "chelsea (held out)" in result.stdout and "astronaut (training)" in result.stdout
+    assert "Stefan van der Walt. CC0." in result.stdout

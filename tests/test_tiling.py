@@ -1,0 +1,178 @@
+"""Tiles: windows that sum to one, results equal to the whole image's, and smooth transitions where they cannot be."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from srbook.catalog import load, trained
+from srbook.methods import Bicubic, Method, Regression
+from srbook.samplers import SampleResult
+from srbook.tiling import tile_starts, tile_windows, upscale_tiled
+
+geometry = st.integers(1, 40).flatmap(
+    lambda tile: st.tuples(st.integers(1, 200), st.just(tile), st.integers(0, (tile - 1) // 3))
+)
+
+
+def network(radius: int, scale: int = 2) -> Method:
+    """A random network whose receptive field reaches `radius` low-resolution pixels, far enough to matter."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for _ in range(radius - 1):
+        layers += [nn.Conv2d(channels, 8, 3, padding=1), nn.Tanh()]
+        channels = 8
+    last = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+    body = nn.Sequential(*layers, last, nn.PixelShuffle(scale), nn.Sigmoid())
+    generator = torch.Generator().manual_seed(3)
+    for parameter in body.parameters():
+        nn.init.normal_(parameter, std=0.2, generator=generator)
+    method = Regression(scale=scale, network={"kind": "predictor"})
+    method.network = body
+    return method.eval()
+
+
+def image(height: int, width: int, seed: int = 0, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=200)
+@given(geometry, st.integers(1, 4))
+def test_windows_sum_to_one_and_leave_out_the_margins(shape: tuple[int, int, int], scale: int):
+    length, tile, overlap = shape
+    starts = tile_starts(length, tile, overlap)
+    windows = tile_windows(length, tile, overlap, scale)
+    assert windows.shape == (len(starts), scale * length)
+    assert windows.min() >= 0
+    torch.testing.assert_close(windows.sum(dim=0), torch.ones(scale * length, dtype=torch.float64))
+    size = min(tile, length)
+    assert starts[0] == 0 and starts[-1] == length - size
+    for start, window in zip(starts, windows, strict=True):
+        left = 0 if start == 0 else scale * (start + overlap)
+        right = scale * (length if start + size == length else start + size - overlap)
+        assert window[:left].sum() == 0
+        assert window[right:].sum() == 0
+
+
+def test_the_fewest_tiles_are_used_and_spread_evenly():
+    assert tile_starts(256, 256, 16) == [0]
+    assert tile_starts(257, 256, 16) == [0, 1]
+    assert tile_starts(464, 256, 16) == [0, 208]
+    assert tile_starts(465, 256, 16) == [0, 104, 209]
+
+
+def test_the_cross_fade_is_a_raised_cosine():
+    # Two tiles of 8 on 13 pixels share 3..7, so the fade is centered on 5.5 and one pixel wide.
+    left, right = tile_windows(11, 8, 1, 4)
+    fade = right[20:24]
+    expected = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(4, dtype=torch.float64) + 0.5) / 4)
+    torch.testing.assert_close(fade, expected)
+    assert left[:20].eq(1).all() and right[24:].eq(1).all()
+
+
+@pytest.mark.parametrize("radius", [1, 2, 4])
+@pytest.mark.parametrize("size", [(61, 47), (20, 90), (13, 13), (40, 14)])
+def test_equals_the_whole_image_when_the_field_fits_the_overlap(radius: int, size: tuple[int, int]):
+    method, lr = network(radius), image(*size, batch=2)
+    whole = method.upscale(lr).image
+    tiled = upscale_tiled(method, lr, tile=3 * radius + 2, overlap=radius)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+def test_the_test_network_needs_the_overlap():
+    """The equality above would mean little if too small an overlap passed as well."""
+    method, lr = network(4), image(61, 47)
+    tiled = upscale_tiled(method, lr, tile=14, overlap=0)
+    assert (tiled - method.upscale(lr).image).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (1, 300), (300, 1), (7, 8), (65, 64)])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_any_size_works(size: tuple[int, int], scale: int):
+    method, lr = Bicubic(scale=scale), image(*size)
+    tiled = upscale_tiled(method, lr, tile=32)
+    torch.testing.assert_close(tiled, method.upscale(lr).image, atol=1e-5, rtol=0)
+
+
+def test_a_field_wider_than_the_overlap_leaves_no_seam():
+    """Steps between neighboring pixels at tile borders are no larger than those of the whole image."""
+    torch.manual_seed(0)
+    method = network(12, scale=2)
+    ramp = torch.linspace(0, 1, 160).expand(1, 3, 160, 160).contiguous()
+    whole = method.upscale(ramp).image
+    tiled = upscale_tiled(method, ramp, tile=64, overlap=6)
+    assert (tiled - whole).abs().max() < 0.01
+    steps, reference = tiled.diff(dim=-1).abs(), whole.diff(dim=-1).abs()
+    assert steps[..., 40:-40, 40:-40].max() <= reference[..., 40:-40, 40:-40].max() + 2e-3
+
+
+class Constant(Method):
+    """Returns one random grey value per call: the worst case for seams."""
+
+    kind = "constant"
+
+    def __init__(self) -> None:
+        super().__init__(scale=2)
+
+    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def upscale(
+        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+    ) -> SampleResult:
+        value = torch.rand((), generator=generator) * (steps or 1)
+        return SampleResult(value.expand(*lr.shape[:2], 2 * lr.shape[2], 2 * lr.shape[3]).clone())
+
+
+def test_random_tiles_fade_into_each_other_and_follow_the_generator():
+    def run(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return upscale_tiled(Constant(), image(40, 100), tile=40, overlap=10, generator=generator)
+
+    first = run(0)
+    assert torch.equal(first, run(0)) and not torch.equal(first, run(1))
+    assert first.std() > 0.05
+    assert first.diff(dim=-1).abs().max() < 0.1  # at most pi/2 of the difference over 20 pixels
+
+
+def test_steps_reach_the_method():
+    lr, generator = image(4, 4), torch.Generator().manual_seed(0)
+    once = upscale_tiled(Constant(), lr, steps=1, generator=generator).mean()
+    half = upscale_tiled(Constant(), lr, steps=1, generator=torch.Generator().manual_seed(0)).mean()
+    assert once == half
+    with pytest.raises(ValueError, match="leave steps out"):
+        upscale_tiled(Bicubic(), lr, steps=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tile": 0}, "tile must be at least 1"),
+        ({"tile": 30, "overlap": 10}, "less than a third of the tile"),
+        ({"overlap": -1}, "overlap must be at least 0"),
+    ],
+)
+def test_impossible_tilings_are_refused(arguments: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        upscale_tiled(Bicubic(), image(4, 4), **arguments)
+
+
+def test_images_outside_the_convention_are_refused():
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        upscale_tiled(Bicubic(), 255 * image(4, 4))
+
+
+def test_static_progress_counts_tiles(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SRBOOK_STATIC", "1")
+    upscale_tiled(Bicubic(), image(20, 44), tile=20, overlap=2, progress="photo.png")
+    assert "photo.png 3/3 tiles" in capsys.readouterr().out
+
+
+def test_default_overlap_is_enough_for_the_shipped_model():
+    """Its field reaches 65 pixels on paper, but beyond 16 it weighs next to nothing."""
+    if "rrdb-small" not in trained():
+        pytest.skip("the weights of rrdb-small are not in this tree")
+    method, lr = load("rrdb-small"), image(100, 90)
+    whole, tiled = method.upscale(lr).image, upscale_tiled(method, lr, tile=64, overlap=16)
+    assert (whole - tiled).abs().max() < 1 / 255
