@@ -1,0 +1,116 @@
+"""Run benchmarks and record their results."""
+
+import argparse
+import importlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from timing import Timing, measure
+
+import srbook
+from srbook.files import atomic_path
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The entries: the modules in `entries/`."""
+    return sorted(path.stem for path in (HERE / "entries").glob("*.py") if path.stem != "__init__")
+
+
+def table(timings: list[Timing]) -> str:
+    """Medians, quartiles, and ratios, one line per contender."""
+    width = max(len(timing.name) for timing in timings)
+    lines = [f"{'':{width}}  median ms   quartiles ms     ratio"]
+    for t in timings:
+        spread = f"{t.low_ms:.2f}-{t.high_ms:.2f}"
+        lines.append(f"{t.name:{width}}  {t.median_ms:9.2f}  {spread:>14}  {t.ratio:7.2f}x  {t.note}".rstrip())
+    return "\n".join(lines)
+
+
+def circumstances() -> dict[str, object]:
+    """Where, when, and with what a result was made."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
+        "commit": _commit(),
+        "machine": platform.platform(),
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "srbook": srbook.__version__,
+    }
+
+
+def main() -> None:
+    """Parse the command line, run, print, and record."""
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/run.py",
+        description="Times our code against named peers: CPU time of one thread, contenders taking turns, medians. "
+        "Trust the ratios more than the milliseconds. Without a name it lists what there is.",
+        epilog="Examples:\n"
+        "  python benchmarks/run.py                      list the benchmarks\n"
+        "  python benchmarks/run.py imresize             run one and record it in benchmarks/results/imresize.json\n"
+        "  python benchmarks/run.py all --rounds 10      run all, less exactly\n"
+        "  python benchmarks/run.py patches --output out record elsewhere\n\n"
+        "To add one, see benchmarks/README.md.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(names())}, or all")
+    parser.add_argument("--rounds", type=int, default=30, help="turns that count, at least 2 (default 30)")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="folder for the JSON results")
+    options = parser.parse_args()
+    if unknown := set(options.names) - {*names(), "all"}:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}, and all")
+    if options.rounds < 2:
+        parser.error(f"--rounds must be at least 2, got {options.rounds}")
+
+    modules = {name: importlib.import_module(f"entries.{name}") for name in names()}
+    if not options.names:
+        for name, module in modules.items():
+            print(f"{name:12} {module.__doc__.splitlines()[0]}")
+        return
+    torch.set_num_threads(1)
+    for name in names() if "all" in options.names else dict.fromkeys(options.names):
+        entry = modules[name].entry()
+        print(f"{name}: {entry.setting}")
+        timings = measure(entry, options.rounds)
+        print(table(timings), end="\n\n")
+        record = {"benchmark": name, "setting": entry.setting, "rounds": options.rounds, **circumstances()}
+        record["results"] = [asdict(timing) for timing in timings]
+        with atomic_path(options.output / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _commit() -> str:
+    """The commit at hand, with "+changes" if files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Put a trained network into the package, with its recipe and its measured quality beside it.
+
+    srbook train --preset rrdb-small --data PHOTOS --output runs/rrdb-small
+    python benchmarks/ship.py runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
+
+SETS is a folder with Set5 and Set14 inside. The numbers follow protocol A.
+"""
+
+import argparse
+import json
+import os
+from datetime import date
+from pathlib import Path
+
+import torch
+
+import srbook
+from srbook.catalog import read_preset
+from srbook.data import ImageFolder
+from srbook.evaluation import evaluate
+from srbook.files import atomic_path
+from srbook.metrics import PROTOCOL_A
+from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
+from srbook.training.log import read_log
+
+METRICS = ("psnr", "ssim")
+
+
+def measure(method: srbook.methods.Method, name: str, folder: Path) -> dict:
+    """One row: the means of the method and of bicubic on one set."""
+    table = evaluate({name: method}, ImageFolder(folder), scale=method.scale, protocol=PROTOCOL_A, metrics=METRICS)
+    row = {"set": folder.name, "images": len(table.rows) // 2}
+    for metric in METRICS:
+        row[metric] = table.mean(name, metric)
+        row[f"bicubic_{metric}"] = table.mean("bicubic", metric)
+    return row
+
+
+def training_hours(log: Path, batch_size: int) -> float:
+    """Time spent in training steps, from the throughput of the log's records."""
+    seconds, before = 0.0, 0
+    for record in read_log(log):
+        if "images_per_second" in record:
+            seconds += (record["step"] - before) * batch_size / record["images_per_second"]
+            before = record["step"]
+    return seconds / 3600
+
+
+def cpu_model() -> str:
+    """The processor as Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that srbook train wrote")
+    parser.add_argument("--name", required=True, help="preset it was trained from")
+    parser.add_argument("--photos", required=True, help="what it was trained on, in words")
+    parser.add_argument("--tests", required=True, type=Path, help="folder with Set5 and Set14")
+    parser.add_argument("--machine", default=f"one core of {cpu_model()} with bfloat16 units")
+    arguments = parser.parse_args()
+
+    method = srbook.load(arguments.run / "weights.safetensors")
+    preset = read_preset(arguments.name)
+    if method.arguments != preset.arguments:
+        raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {preset.arguments}")
+    state = load_checkpoint(latest_checkpoint(arguments.run))
+    recipe = {
+        "preset": arguments.name,
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "photos": arguments.photos,
+        "training": state.config,
+        "steps": state.step,
+        "hours": round(training_hours(arguments.run / "log.jsonl", state.config["batch_size"]), 2),
+        "machine": arguments.machine,
+        "date": date.today().isoformat(),
+        "versions": {"srbook": srbook.__version__, "torch": torch.__version__},
+        "command": f"srbook train --preset {arguments.name} --data PHOTOS",
+        "protocol": f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
+        "quality": [measure(method, arguments.name, arguments.tests / name) for name in ("Set5", "Set14")],
+    }
+    folder = Path(os.fspath(srbook.__file__)).parent / "weights"
+    method.save(folder / f"{arguments.name}.safetensors")
+    with atomic_path(folder / f"{arguments.name}.json") as temporary:
+        temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(recipe["quality"], indent=2))
+
+
+if __name__ == "__main__":
+    main()
