@@ -1,0 +1,105 @@
+"""Chapter outcomes: the numbers that a chapter claims, asserted where it computes them.
+
+`outcomes.yml`, beside this file, lists every outcome with its claim, chapter, and bounds. A chapter repeats the
+bounds in its cell, so that the reader sees them; the two must agree.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+OUTCOMES = Path(__file__).with_name("outcomes.yml")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of `outcomes.yml`.
+
+    Attributes:
+        name: "topic.finding", unique in the book.
+        chapter: number of the chapter that checks it.
+        claim: what the bounds say, in words.
+        low: smallest value that supports the claim; -inf for none.
+        high: largest value that supports the claim; inf for none.
+    """
+
+    name: str
+    chapter: int
+    claim: str
+    low: float
+    high: float
+
+
+def check(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
+    """Fail the cell unless `value` supports the claim `name` of `outcomes.yml`; otherwise print one line.
+
+    Args:
+        name: an outcome's name.
+        value: what was computed: a number, or a tensor or array that holds one.
+        low: smallest value allowed; None for no lower bound.
+        high: largest value allowed; None for no upper bound.
+
+    Raises:
+        ValueError: the name is not listed, or the bounds differ from the list.
+        AssertionError: the value is outside the bounds, or nan.
+    """
+    outcome = outcomes().get(name)
+    if outcome is None:
+        raise ValueError(f"no outcome named {name!r} in {OUTCOMES.name}; add it there, with its claim and bounds")
+    bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    if bounds != (outcome.low, outcome.high):
+        raise ValueError(
+            f"{name}: the cell says {_interval(*bounds)}, {OUTCOMES.name} says "
+            f"{_interval(outcome.low, outcome.high)}; make them equal"
+        )
+    number = float(value)
+    found = f"{name}: {number:.4g}"
+    if not outcome.low <= number <= outcome.high:  # false for nan too
+        raise AssertionError(f"{found} is not {_interval(*bounds)}, so this does not hold here: {outcome.claim}")
+    print(f"check {found}, {_interval(*bounds)} as claimed: {outcome.claim}")
+
+
+def outcomes() -> dict[str, Outcome]:
+    """All outcomes of the book by name.
+
+    Raises:
+        ValueError: the file is not as it should be; says which entry and how.
+    """
+    return read_outcomes(OUTCOMES)
+
+
+@cache
+def read_outcomes(path: Path) -> dict[str, Outcome]:
+    """Read a list of outcomes: a YAML mapping from names to `chapter`, `claim`, and `low` or `high` or both.
+
+    Raises:
+        ValueError: an entry is not as it should be; says which and how.
+    """
+    import yaml
+
+    entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return {name: _read(name, entry, path.name) for name, entry in entries.items()}
+
+
+def _read(name: str, entry: object, file: str) -> Outcome:
+    where = f"{file}, entry {name!r}"
+    allowed = {"chapter", "claim", "low", "high"}
+    if not isinstance(entry, dict) or not {"chapter", "claim"} <= set(entry) <= allowed:
+        raise ValueError(f"{where}: needs chapter and claim, and low or high or both; got {entry!r}")
+    low, high = float(entry.get("low", -math.inf)), float(entry.get("high", math.inf))
+    if not low <= high or (low, high) == (-math.inf, math.inf):
+        raise ValueError(f"{where}: {_interval(low, high)} excludes nothing or everything")
+    if not isinstance(entry["chapter"], int) or not str(entry["claim"]).strip():
+        raise ValueError(f"{where}: chapter must be a number and claim a sentence")
+    return Outcome(name, entry["chapter"], str(entry["claim"]).strip(), low, high)
+
+
+def _interval(low: float, high: float) -> str:
+    if low == high:
+        return f"exactly {low:.6g}"
+    if math.isinf(low) and not math.isinf(high):
+        return f"at most {high:.6g}"
+    if math.isinf(high) and not math.isinf(low):
+        return f"at least {low:.6g}"
+    return f"from {low:.6g} to {high:.6g}"

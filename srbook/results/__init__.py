@@ -1,0 +1,21 @@
+"""Stored results: numbers that take longer than a live cell, with the machine, date, and command that made them."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+
+def stored_results() -> list[str]:
+    """Names of all stored results."""
+    return sorted(e.name.removesuffix(".json") for e in files("srbook.results").iterdir() if e.name.endswith(".json"))
+
+
+def stored_result(name: str) -> dict[str, Any]:
+    """One stored result.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those that exist.
+    """
+    if name not in stored_results():
+        raise ValueError(f"no stored result {name!r}; there are {', '.join(stored_results()) or 'none'}")
+    return json.loads(files("srbook.results").joinpath(f"{name}.json").read_text(encoding="utf-8"))

@@ -1,0 +1,337 @@
+"""The book's own Sphinx extensions, on books of a page or two."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+ROOT = Path(__file__).parents[1]
+EXTENSIONS = ROOT / "book" / "_ext"
+sys.path.insert(0, str(EXTENSIONS))
+
+import book_docstrings  # noqa: E402
+import book_equations  # noqa: E402
+import book_execution  # noqa: E402
+import book_offline  # noqa: E402
+import book_proofs  # noqa: E402
+
+PACKAGE = {
+    "srbook/__init__.py": "",
+    "srbook/ops/__init__.py": "from srbook.ops.impl import scale\n__all__ = ['scale']\n",
+    "srbook/ops/impl.py": '''
+def scale(x):
+    """Doubles; implements :eq:`eq-scale`."""
+
+class Net:
+    """A class; :eq:`eq-net`."""
+
+    def step(self):
+        """A method; :eq:`eq-scale`."""
+''',
+}
+API = """# Reference
+```{eval-rst}
+.. py:function:: srbook.ops.scale
+
+   Doubles :eq:`eq-scale`.
+
+.. py:class:: srbook.ops.impl.Net
+
+   .. py:method:: step
+```
+"""
+CHAPTER = "# Chapter\n\n$$ y = 2 x $$ (eq-scale)\n\n$$ z $$ (eq-net)\n\n$$ w $$ (eq-free)\n"
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def build(folder, extension, *, needs=("myst_parser",), **settings):
+    """Build `folder` with one extension: its warnings, and a function that reads a page."""
+    warnings = io.StringIO()
+    config = {
+        "extensions": [*needs, extension],
+        "myst_enable_extensions": ["dollarmath"],
+        "html_theme": "sphinx_book_theme",
+        "html_theme_options": {"repository_url": "https://github.com/o/r", "repository_branch": "main"},
+        "master_doc": "index",
+        "source_suffix": {".rst": "restructuredtext"},  # its own: extensions write into Sphinx's default
+        "numfig": True,
+        "exclude_patterns": ["_build"],
+        **settings,
+    }
+    output = folder / "_build"
+    with patch_docutils(), docutils_namespace():  # so that one build leaves nothing to the next
+        app = Sphinx(folder, None, output / "html", output / "doctrees", "html", config, None, warnings)
+        app.build()
+    return warnings.getvalue(), lambda page: (output / "html" / f"{page}.html").read_text(encoding="utf-8")
+
+
+def toctree(*pages):
+    return "# Book\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n"
+
+
+# Equations and code
+
+
+def test_names_are_those_that_readers_import(tmp_path):
+    write(tmp_path, PACKAGE)
+    assert book_equations.implementations(tmp_path) == {
+        "eq-scale": ["srbook.ops.scale", "srbook.ops.impl.Net.step"],
+        "eq-net": ["srbook.ops.impl.Net"],
+    }
+
+
+def test_equations_link_to_code_and_back(tmp_path):
+    write(tmp_path, PACKAGE | {"index.md": toctree("chapter", "api"), "chapter.md": CHAPTER, "api.md": API})
+    warnings, read = build(tmp_path, "book_equations", nitpicky=True)
+    assert warnings == ""
+    chapter = read("chapter")
+    assert chapter.count("srb-code") == 2, "the third equation has no implementation"
+    for name in ("srbook.ops.scale", "srbook.ops.impl.Net.step", "srbook.ops.impl.Net"):
+        assert f'href="api.html#{name}"' in chapter
+    assert chapter.index("eq-scale") < chapter.index("api.html#srbook.ops.scale") < chapter.index("eq-net")
+    assert 'href="chapter.html#equation-eq-scale"' in read("api")
+
+
+def test_dangling_labels_and_undocumented_functions_are_warnings(tmp_path):
+    chapter, api = CHAPTER.replace("(eq-net)", ""), API.replace("srbook.ops.scale", "srbook.ops.other")
+    write(tmp_path, PACKAGE | {"index.md": toctree("chapter", "api"), "chapter.md": chapter, "api.md": api})
+    warnings, _ = build(tmp_path, "book_equations")
+    assert "srbook.ops.impl.Net implements :eq:`eq-net`, but no page has that equation" in warnings
+    assert "srbook.ops.scale implements :eq:`eq-scale`, but is not in the API reference" in warnings
+
+
+# Proofs and tests
+
+TEST_FILE = "class TestGroup:\n    def test_inner(self): ...\n\ndef test_mean(): ...\n"
+PROOF = """# Chapter
+
+:::{prf:theorem} The mean wins
+:label: thm-mean
+It does.
+:::
+
+:::{prf:proof}
+Expand. {test}`tests/test_a.py::test_mean`
+:::
+"""
+MYST = {"myst_enable_extensions": ["colon_fence"], "needs": ("myst_parser", "sphinx_proof")}
+INDEX_PAGE = "# Proofs\n\n```{proofs-index}\n```\n"
+
+
+@pytest.mark.parametrize(("name", "line"), [("test_mean", 4), ("TestGroup::test_inner", 2)])
+def test_find_test(tmp_path, name, line):
+    write(tmp_path, {"tests/test_a.py": TEST_FILE})
+    assert book_proofs.find_test(tmp_path, f"tests/test_a.py::{name}") == line
+
+
+@pytest.mark.parametrize("target", ["tests/test_a.py", "tests/none.py::test_mean", "tests/test_a.py::test_gone"])
+def test_find_test_refuses(tmp_path, target):
+    write(tmp_path, {"tests/test_a.py": TEST_FILE})
+    with pytest.raises(ValueError, match=target):
+        book_proofs.find_test(tmp_path, target)
+
+
+def test_proofs_link_to_tests_and_are_listed(tmp_path):
+    pages = {"index.md": toctree("chapter", "proofs"), "chapter.md": PROOF, "proofs.md": INDEX_PAGE}
+    write(tmp_path, pages | {"tests/test_a.py": TEST_FILE})
+    warnings, read = build(tmp_path, "book_proofs", **MYST)
+    assert warnings == ""
+    link = 'href="https://github.com/o/r/blob/main/tests/test_a.py#L4"'
+    assert link in read("chapter")
+    index = read("proofs")
+    assert link in index and 'href="chapter.html#thm-mean"' in index and "The mean wins" in index
+
+    # The test moves: the page is read again, and both links follow.
+    write(tmp_path, {"tests/test_a.py": "\n\n" + TEST_FILE})
+    _, read = build(tmp_path, "book_proofs", **MYST)
+    assert link.replace("L4", "L6") in read("chapter") and link.replace("L4", "L6") in read("proofs")
+
+    # The test is renamed: a warning, which is fatal in the book.
+    write(tmp_path, {"tests/test_a.py": TEST_FILE.replace("test_mean", "test_average")})
+    warnings, _ = build(tmp_path, "book_proofs", **MYST)
+    assert "tests/test_a.py has no 'test_mean'" in warnings
+
+
+def test_a_proof_without_a_test_is_a_warning(tmp_path):
+    write(tmp_path, {"index.md": PROOF.replace("{test}`tests/test_a.py::test_mean`", "")})
+    warnings, _ = build(tmp_path, "book_proofs", **MYST)
+    assert "a proof names no test" in warnings
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', "<script> fetches https://cdn.example/x.js"),
+        ('<script src="//cdn.example/x.js"></script>', "<script> fetches"),
+        ('<link rel="stylesheet" href="https://fonts.example/a.css">', "<link> fetches"),
+        ('<link rel="preconnect" href="https://fonts.example">', "<link> fetches"),
+        ('<iframe src="http://video.example"></iframe>', "<iframe> fetches"),
+        ('<img src="https://a.example/x.png" alt="x">', "<img> fetches"),
+        ('<img src="x.png" srcset="https://a.example/2x.png 2x" alt="x">', "<img> fetches"),
+        ("<style>@import 'https://a.example/x.css';</style>", "<style> names https://a.example/x.css"),
+        ('<p style="background:url(https://a.example/x.png)">', "style fetches https://a.example/x.png"),
+        ('<script>const URL = "https://a.example/lib/index.js"</script>', "<script> names"),
+        ('<script type="application/vnd.jupyter.widget-state+json">{}</script>', "widget state"),
+        ('<img src="x.png">', "without alternative text"),
+        ('<img src="x.png" alt=" ">', "without alternative text"),
+    ],
+)
+def test_audit_finds(html, problem):
+    problems = book_offline.audit(f"<html><body>{html}</body></html>")
+    assert len(problems) == 1 and problem in problems[0]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<a href="https://example.org">a link</a>',
+        '<link rel="canonical" href="https://example.org/page.html">',
+        '<img src="data:image/png;base64,AAAA" alt="x"><img src="_images/x.png" alt="x">',
+        "<script>const a = 'https://example.org/issues/new'</script>",
+        "<p>@import url(https://a.example/x.css) in text</p>",
+        '<script src="_static/x.js?v=https"></script>',
+    ],
+)
+def test_audit_accepts(html):
+    assert book_offline.audit(html) == []
+
+
+def test_audit_reads_style_sheets_and_names_files(tmp_path):
+    write(tmp_path, {"a/x.css": "@font-face{src:url(https://a.example/f.woff2)}", "b.html": "<img src=x>"})
+    assert list(book_offline.audit_folder(tmp_path)) == [
+        "b.html: <img> without alternative text: x",
+        "a/x.css: fetches https://a.example/f.woff2",
+    ]
+
+
+def test_mathjax_is_local_and_complete_enough(tmp_path):
+    folder = book_offline.mathjax_folder()
+    assert (folder / book_offline.MATHJAX_SCRIPT).stat().st_size > 1e6
+    assert len(list((folder / "output/chtml/fonts/woff-v2").glob("*.woff"))) > 20
+
+
+# Docstrings
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("|x| for large |y - z|^2", r"\|x\| for large \|y - z\|^2"),
+        ("`a | b` and c | d", r"`a | b` and c \| d"),
+        (r"already \| escaped", r"already \| escaped"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_bars(line, expected):
+    assert book_docstrings.escape_bars(line) == expected
+
+
+# The execution cache
+
+
+def checkout(folder):
+    """A small copy of this project: package, pins, the nbval companion, and one notebook with glue."""
+    write(folder, {"srbook/a.py": "A = 1\n", "srbook/outcomes.yml": "x: 1\n", "constraints.txt": "a==1\n"})
+    write(folder, {"index.md": toctree("notebooks/one"), "srbook/weights/w.safetensors": "0"})
+    (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "conftest.py", folder / "notebooks")
+    shutil.copytree(EXTENSIONS, folder / "book" / "_ext")
+    cells = [
+        v4.new_markdown_cell("# One\n\nGlued: {glue:text}`number`"),
+        v4.new_code_cell("import os\nfrom myst_nb import glue\nprint('static', os.environ['SRBOOK_STATIC'])"),
+        v4.new_code_cell("glue('number', 42, display=False)\nopen('ran', 'a').write('x')"),
+        v4.new_code_cell("from IPython.display import HTML\nHTML('<b id=out>shown</b>')"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "one.ipynb")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["srbook/a.py", "srbook/outcomes.yml", "srbook/weights/w.safetensors", "constraints.txt"]
+)
+def test_the_key_follows_every_source(tmp_path, name):
+    root = checkout(tmp_path)
+    before = book_execution.execution_key(root, "quick")
+    assert before.startswith("quick-") and book_execution.execution_key(root, "full") != before
+    write(root, {"tests/test_x.py": "", "srbook/__pycache__/a.pyc": ""})
+    assert book_execution.execution_key(root, "quick") == before
+    (root / name).write_text("changed")
+    assert book_execution.execution_key(root, "quick") != before
+
+
+def test_outdated_caches_of_the_same_budget_go(tmp_path):
+    for name in ("quick-old", "quick-new", "full-old"):
+        (tmp_path / name).mkdir()
+    assert book_execution.remove_outdated(tmp_path / "quick-new") == [tmp_path / "quick-old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full-old", "quick-new"]
+
+
+def article(page):
+    """The part of a page that a chapter writes."""
+    return re.search("<article.*</article>", page, re.DOTALL)[0]
+
+
+def run_notebooks(root):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "notebooks",
+    ]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_the_book_uses_what_the_tests_executed_and_reruns_after_a_change(tmp_path):
+    root = checkout(tmp_path)
+    ran = root / "notebooks" / "ran"
+    settings = {"nb_execution_mode": "cache", "nb_execution_raise_on_error": True, "needs": ("myst_nb",)}
+    settings |= {"exclude_patterns": ["_build", "notebooks/conftest.py"]}
+
+    result = run_notebooks(root)
+    assert result.returncode == 0, result.stdout
+    assert ran.read_text() == "x"
+    warnings, read = build(root, "book_execution", **settings)
+    assert (warnings, ran.read_text()) == ("", "x"), "the book must not execute what the tests executed"
+    from_tests = read("notebooks/one")
+    assert "Glued: 42" in re.sub("<[^>]*>", "", from_tests)
+    assert "static 1" in from_tests and "<b id=out>shown</b>" in from_tests
+
+    (root / "srbook/a.py").write_text("A = 2\n")
+    _, read = build(root, "book_execution", **settings)
+    assert ran.read_text() == "xx", "a changed package runs the chapters again"
+    assert article(read("notebooks/one")) == article(from_tests), "who executed a chapter does not show"
+    build(root, "book_execution", **settings)
+    assert ran.read_text() == "xx"
+
+
+def test_a_failing_notebook_is_not_kept(tmp_path):
+    root = checkout(tmp_path)
+    path = root / "notebooks" / "one.ipynb"
+    notebook = nbformat.read(path, nbformat.NO_CONVERT)
+    notebook.cells[2].source += "\nassert False, 'outcome'"
+    nbformat.write(notebook, path)
+    result = run_notebooks(root)
+    assert result.returncode == 1 and "outcome" in result.stdout
+    assert not list((root / "_build" / ".jupyter_cache").rglob("base.ipynb"))
