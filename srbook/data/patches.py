@@ -26,7 +26,7 @@ class PairedPatches:
     processes prepare them. So a training run that goes on at step i sees what it would have seen.
 
     Each image is degraded once and as a whole, and patches are cut from the result. Degrading a cut-out instead
-    would put the reflected borders of :eq:`eq-resize` (chapter 1) into every patch, which test images do not have.
+    would put the mirrored borders of resizing into every patch, which test images do not have.
     Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid
     are equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to
     one of the eight symmetries of the square.

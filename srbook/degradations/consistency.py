@@ -11,8 +11,8 @@ from srbook.degradations.resize import resize_weights
 def consistent(image: Tensor, lr: Tensor) -> Tensor:
     """The image closest to `image` that shrinks exactly to `lr`: image + A^+ (lr - A image).
 
-    A is the bicubic shrinking of :eq:`eq-degradation` (chapter 1), without its rounding and A^+ its pseudoinverse.
-    Implements :eq:`eq-consistent` (chapter 1). Computed in float64. Values may leave [0, 1].
+    A is bicubic shrinking without rounding, and A^+ its pseudoinverse. Implements :eq:`eq-consistent` (chapter 1).
+    Computed in float64. Values may leave [0, 1].
 
     Args:
         image: (..., H, W), floating point.

@@ -53,23 +53,30 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
         size: side of the neighborhood, odd.
 
     Raises:
-        ValueError: no batches, or patches smaller than the neighborhood.
+        ValueError: no batch, or patches smaller than the neighborhood.
     """
     upscaler, margin = LinearUpscaler(scale, size), size // 2
+    center = size**2 // 2
     gram = torch.zeros(size**2, size**2, dtype=torch.float64)
     product = torch.zeros(size**2, scale**2, dtype=torch.float64)
+    count = 0
     for hr, lr in batches:
         if min(lr.shape[-2:]) < size:
             raise ValueError(f"patches of {tuple(lr.shape[-2:])} hold no neighborhood of {size} x {size}")
-        near = unfold(lr.flatten(0, 1).unsqueeze(1), size).transpose(1, 2).flatten(0, 1)
-        inner = pixel_unshuffle(hr.flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
+        brightness = lr.mean(dim=(2, 3), keepdim=True)  # drops out of every difference; without it float32 is enough
+        near = unfold((lr - brightness).flatten(0, 1).unsqueeze(1), size).transpose(1, 2).flatten(0, 1)
+        inner = pixel_unshuffle((hr - brightness).flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
         inner = inner[..., : lr.shape[-2] - 2 * margin, : lr.shape[-1] - 2 * margin].flatten(2)
-        target = inner.transpose(1, 2).flatten(0, 1) - near[:, size**2 // 2, None]
-        near = near - near.mean(dim=1, keepdim=True)  # what filters with zero sum see
+        target = inner.transpose(1, 2).flatten(0, 1)
         gram += (near.T @ near).double()
         product += (near.T @ target).double()
-    if not gram.any():
-        raise ValueError("no batches to learn from, or none with any contrast")
+        count += len(near)
+    if count == 0:
+        raise ValueError("least squares needs at least one batch, got none")
+    # F = near @ remove_mean, T = target - near[:, center]; the sums above are enough for both products.
+    remove_mean = torch.eye(size**2, dtype=torch.float64) - 1 / size**2
+    product = remove_mean @ (product - gram[:, center, None])
+    gram = remove_mean @ gram @ remove_mean
     # The mean is gone from every row, so one direction has no energy: the pseudoinverse leaves it at zero.
     weights = torch.linalg.pinv(gram, rtol=1e-7, hermitian=True) @ product
     upscaler.offset.copy_(weights.T)
