@@ -1,8 +1,6 @@
 """Finding methods by name: presets describe them, `build` makes one, `load` brings one with trained weights."""
 
 import json
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ from srbook.files import load_tensors
 from srbook.methods import METHODS, Method
 from srbook.training.config import TrainingConfig
 
-_ROOT = files("srbook")
+_PRESETS = Path(__file__).parent / "presets"
+_WEIGHTS = Path(__file__).parent / "weights"
 
 
 class Preset(BaseModel):
@@ -40,13 +39,12 @@ class Preset(BaseModel):
 
 def presets() -> list[str]:
     """Names of all presets, sorted."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _folder("presets") if entry.name.endswith(".yaml"))
+    return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
 
 
 def trained() -> list[str]:
     """Names whose trained weights ship with the package (and `bicubic`, which needs none)."""
-    files = (entry.name for entry in _folder("weights"))
-    return sorted({"bicubic", *(name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors"))})
+    return sorted({"bicubic", *(path.stem for path in _WEIGHTS.glob("*.safetensors"))})
 
 
 def read_preset(name: str) -> Preset:
@@ -57,7 +55,7 @@ def read_preset(name: str) -> Preset:
     """
     if name not in presets():
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(presets())}")
-    text = (_ROOT / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     return Preset(name=name, **yaml.safe_load(text))
 
 
@@ -67,9 +65,9 @@ def recipe(name: str) -> dict[str, Any]:
     Raises:
         ValueError: no recipe of that name.
     """
-    if not (_ROOT / "weights" / f"{name}.json").is_file():
+    if not (_WEIGHTS / f"{name}.json").is_file():
         raise ValueError(f"no recipe for {name!r}; weights ship for {', '.join(trained())}")
-    return json.loads((_ROOT / "weights" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((_WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def build(preset: str, **overrides: Any) -> Method:
@@ -102,7 +100,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
     if name == "bicubic":
         return build(name).eval()
     if name in trained():
-        return _read(Path(str(_ROOT / "weights" / f"{name}.safetensors")))
+        return _read(_WEIGHTS / f"{name}.safetensors")
     if Path(checkpoint_or_name).is_file():
         return _read(Path(checkpoint_or_name))
     if name in presets():
@@ -146,8 +144,3 @@ def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
-
-
-def _folder(name: str) -> list[Traversable]:
-    folder = _ROOT / name
-    return list(folder.iterdir()) if folder.is_dir() else []

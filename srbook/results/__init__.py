@@ -1,13 +1,15 @@
 """Stored results: numbers that take longer than a live cell, with the machine, date, and command that made them."""
 
 import json
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+_FOLDER = Path(__file__).parent
 
 
 def stored_results() -> list[str]:
     """Names of all stored results."""
-    return sorted(e.name.removesuffix(".json") for e in files("srbook.results").iterdir() if e.name.endswith(".json"))
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
 def stored_result(name: str) -> dict[str, Any]:
@@ -18,4 +20,4 @@ def stored_result(name: str) -> dict[str, Any]:
     """
     if name not in stored_results():
         raise ValueError(f"no stored result {name!r}; there are {', '.join(stored_results()) or 'none'}")
-    return json.loads(files("srbook.results").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
