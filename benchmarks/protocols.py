@@ -34,14 +34,14 @@ def upscale(lr: Tensor) -> Tensor:
     return bicubic_upsample(lr, SCALE).clamp(0, 1)
 
 
-def measure(folder: Path, protocol: Protocol, *, keep_grey: bool) -> dict[str, Any]:
+def measure(folder: Path, protocol: Protocol, *, keep_gray: bool) -> dict[str, Any]:
     """PSNR and SSIM of bicubic interpolation: each image, and the means."""
     rows = {}
     for path in image_files(folder):
         with Image.open(path) as file:
-            stored_grey = keep_grey and file.mode == "L"
+            stored_gray = keep_gray and file.mode == "L"
         hr = read_image(path).unsqueeze(0)
-        scores = protocol.evaluate(upscale, hr, SCALE, stored_grey=stored_grey)
+        scores = protocol.evaluate(upscale, hr, SCALE, stored_gray=stored_gray)
         rows[path.stem] = {"psnr": scores.psnr.item(), "ssim": scores.ssim.item()}
     means = {metric: sum(row[metric] for row in rows.values()) / len(rows) for metric in ("psnr", "ssim")}
     return {**means, "images": rows}
@@ -75,8 +75,8 @@ def main() -> None:
         "machine": f"{platform.machine()}, CPU",
         "scale": SCALE,
         "protocols": {protocol.name: protocol.description for protocol in (PROTOCOL_A, PROTOCOL_B)},
-        "set5": {p.name: measure(data / "Set5", p, keep_grey=True) for p in (PROTOCOL_A, PROTOCOL_B)},
-        "set14": {key: measure(data / "Set14", protocol, keep_grey=grey) for key, (protocol, grey) in columns.items()},
+        "set5": {p.name: measure(data / "Set5", p, keep_gray=True) for p in (PROTOCOL_A, PROTOCOL_B)},
+        "set14": {key: measure(data / "Set14", protocol, keep_gray=gray) for key, (protocol, gray) in columns.items()},
         "decibels": DECIBELS,
         "crop": CROP,
         "distortions": distorted(),

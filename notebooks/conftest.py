@@ -4,7 +4,6 @@ nbval runs every cell. When all cells of a notebook have passed, their outputs g
 reads (see book/_ext/book_execution.py for its name).
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,14 +16,14 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from book_execution import cache_folder, remove_outdated  # noqa: E402
+from book_execution import cache_folder, prepare_kernels, remove_outdated  # noqa: E402
 
 STARTED = pytest.StashKey[float]()
 PASSED = pytest.StashKey[int]()
 
 
 def pytest_configure() -> None:
-    os.environ["SRBOOK_STATIC"] = "1"  # inherited by the kernels, as in the book's build
+    prepare_kernels()  # as in the book's build
     remove_outdated(cache_folder(ROOT))
 
 

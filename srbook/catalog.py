@@ -103,6 +103,8 @@ def load(checkpoint_or_name: str | Path) -> Method:
         return _read(_WEIGHTS / f"{name}.safetensors")
     if Path(checkpoint_or_name).is_file():
         return _read(Path(checkpoint_or_name))
+    if Path(checkpoint_or_name).is_dir():
+        raise FileNotFoundError(f"{name} is a folder; give the file in it: {Path(name) / 'weights.safetensors'}")
     if name in presets():
         raise FileNotFoundError(
             f"no trained weights ship for {name!r}. Train it (srbook train --preset {name} --data FOLDER) and load "
@@ -115,7 +117,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") != "srbook-method-1":
+    if metadata.get("format") != "srbook-method-1" or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
             "Method.save or a training run wrote (weights.safetensors)."

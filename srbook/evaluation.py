@@ -13,7 +13,7 @@ from torch import Tensor
 import srbook
 from srbook.data import ImageFolder
 from srbook.files import atomic_path
-from srbook.images import round_to_8bit
+from srbook.images import require_one_image, round_to_8bit
 from srbook.methods import Bicubic, Method
 from srbook.metrics import Protocol, lpips
 from srbook.progress import Progress
@@ -136,7 +136,7 @@ def evaluate(
         images: the truth. A folder, or (1, 3, H, W) images in [0, 1] by name.
         scale: magnification.
         protocol: `srbook.metrics.PROTOCOL_A` or `PROTOCOL_B`: what is cropped, rounded, and measured where. Files
-            with one grey channel are told to it as such.
+            with one gray channel are told to it as such.
         metrics: of "psnr", "ssim", and "lpips" (AlexNet; on the whole 8-bit RGB image that the protocol compares).
         steps: as in `Method.upscale`.
         seed: a fresh generator with this seed serves every image and method.
@@ -164,9 +164,10 @@ def evaluate(
 
     rows = []
     with Progress(len(images) * len(methods), "evaluate", unit="image", enabled=progress) as bar:
-        for image, hr, stored_grey in _named(images):
+        for image, hr, stored_gray in _named(images):
             try:
-                target = protocol.target(hr, scale, stored_grey=stored_grey)
+                require_one_image(hr, "the truth")
+                target = protocol.target(hr, scale, stored_gray=stored_gray)
                 lr = protocol.degrade(target, scale)
                 for name, method in methods.items():
                     started = time.perf_counter()
@@ -186,16 +187,16 @@ def _require_metrics(metrics: Sequence[str]) -> None:
 
 
 def _named(images: ImageFolder | Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, bool]]:
-    """Name, (1, 3, H, W) truth, and whether the file stores one grey channel."""
+    """Name, (1, 3, H, W) truth, and whether the file stores one gray channel."""
     if isinstance(images, Mapping):
         yield from ((name, image, False) for name, image in images.items())
         return
     for path, image in zip(images.paths, images, strict=True):
-        yield path.stem, image.unsqueeze(0), stores_grey(path)
+        yield path.stem, image.unsqueeze(0), stores_gray(path)
 
 
-def stores_grey(path: Path) -> bool:
-    """Whether an image file has one grey channel, and not three equal ones."""
+def stores_gray(path: Path) -> bool:
+    """Whether an image file has one gray channel, and not three equal ones."""
     from PIL import Image
 
     with Image.open(path) as file:

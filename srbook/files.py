@@ -1,6 +1,7 @@
 """Writing files so that nothing half-written stays behind, and reading weights without unpickling."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".srbook-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -33,11 +34,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write a safetensors file atomically; tensors are copied to the CPU."""
+    """Write a safetensors file atomically; tensors are copied to the CPU.
+
+    Raises:
+        OSError: the file system refuses, for example because the disk is full.
+    """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            refused = re.search(r"\(os error (\d+)\)", str(error))  # safetensors tells of a full disk in words only
+            if refused is None:
+                raise
+            raise OSError(int(refused[1]), os.strerror(int(refused[1])), str(path)) from error
     return path
 
 

@@ -30,6 +30,17 @@ def require_images(image: Tensor, name: str = "image") -> Tensor:
     return image
 
 
+def require_one_image(image: Tensor, name: str = "image") -> Tensor:
+    """`require_images` for a batch of one: (1, 3, H, W).
+
+    Raises:
+        TypeError, ValueError: as `require_images`, and for several images.
+    """
+    if len(require_images(image, name)) != 1:
+        raise ValueError(f"{name} must be one image of shape (1, 3, H, W), got a batch of {len(image)}")
+    return image
+
+
 def round_to_8bit(image: Tensor) -> Tensor:
     """Clip to [0, 1] and round to the nearest of the 256 levels k/255, as saving to PNG does.
 

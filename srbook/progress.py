@@ -54,7 +54,7 @@ class Progress:
         """Print a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(line)
-        else:
+        elif self._lines:
             print(line)
 
     def __enter__(self) -> "Progress":

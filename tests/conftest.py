@@ -1,8 +1,11 @@
-"""Where tests find numbers and images."""
+"""Where tests find numbers and images, and how many threads they use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small tensors gain nothing from more, and wait for them
 
 HERE = Path(__file__).parent
 

@@ -29,7 +29,7 @@ def as_image(levels: np.ndarray) -> torch.Tensor:
 
 
 def png_16bit(values: np.ndarray) -> bytes:
-    """A 16-bit PNG, which Pillow can write only in grey. Row filter 1 (difference to the left neighbor)."""
+    """A 16-bit PNG, which Pillow can write only in gray. Row filter 1 (difference to the left neighbor)."""
     height, width, channels = values.shape
     rows = np.frombuffer(values.astype(">u2").tobytes(), np.uint8).reshape(height, -1)
     left = np.pad(rows, ((0, 0), (2 * channels, 0)))[:, : rows.shape[1]]
@@ -52,6 +52,11 @@ def test_lossless_formats_come_back(tmp_path, levels, suffix):
     assert [each.name for each in path.parent.iterdir()] == [path.name]  # no temporary file stays
 
 
+def test_names_may_be_as_long_as_the_system_allows(tmp_path, levels):
+    path = write_image(tmp_path / f"{'x' * 251}.png", as_image(levels))
+    assert torch.equal(read_image(path), as_image(levels))
+
+
 def test_jpeg_is_close(tmp_path, levels):
     path = write_image(tmp_path / "a.JPG", as_image(levels)[None])
     assert Image.open(path).format == "JPEG"
@@ -64,10 +69,10 @@ def test_writing_rounds_to_the_nearest_level(tmp_path):
     torch.testing.assert_close(got[0, 0], torch.tensor([0.0, 0.0, 1.0, 255.0, 255.0]))
 
 
-def test_grey_and_palette_become_rgb(tmp_path, levels):
-    grey = Image.fromarray(levels[..., 0])
-    grey.save(tmp_path / "grey.png")
-    assert torch.equal(read_image(tmp_path / "grey.png"), as_image(levels[..., :1]).expand(3, -1, -1))
+def test_gray_and_palette_become_rgb(tmp_path, levels):
+    gray = Image.fromarray(levels[..., 0])
+    gray.save(tmp_path / "gray.png")
+    assert torch.equal(read_image(tmp_path / "gray.png"), as_image(levels[..., :1]).expand(3, -1, -1))
     palette = Image.fromarray(levels).quantize(16)
     palette.save(tmp_path / "palette.png")
     assert torch.equal(read_image(tmp_path / "palette.png"), as_image(np.asarray(palette.convert("RGB"))))
@@ -76,7 +81,7 @@ def test_grey_and_palette_become_rgb(tmp_path, levels):
     assert read_image(tmp_path / "bits.png").unique().tolist() == [0, 1]
 
 
-def test_16_bit_grey_is_scaled(tmp_path):
+def test_16_bit_gray_is_scaled(tmp_path):
     values = np.array([[0, 1, 255, 256], [257, 32768, 65534, 65535]], dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         Image.fromarray(values).save(tmp_path / name)
@@ -206,17 +211,22 @@ def broken_files(folder: Path, levels: np.ndarray) -> dict[str, str]:
     (folder / "flipped.png").write_bytes(flipped)
     (folder / "zero.png").write_bytes(b"")
     (folder / "text.png").write_text("not a picture")
-    (folder / "grey_alpha_16.png").write_bytes(png_16bit(np.zeros((4, 4, 2), np.uint16)))
+    (folder / "gray_alpha_16.png").write_bytes(png_16bit(np.zeros((4, 4, 2), np.uint16)))
     Image.new("F", (4, 4)).save(folder / "float.tif")
     Image.new("I", (4, 4)).save(folder / "int.tif")
     frame = Image.fromarray(levels)
     frame.save(folder / "film.webp", save_all=True, append_images=[frame.transpose(Image.Transpose.ROTATE_180)])
+    frame.save(folder / "sizeless.tif", save_all=True, append_images=[frame])
+    width = struct.pack("<HHI", 256, 4, 1)  # how the entry of ImageWidth begins
+    before, _, after = (folder / "sizeless.tif").read_bytes().rpartition(width)
+    (folder / "sizeless.tif").write_bytes(before + b"\xff" + width[1:] + after)  # the second frame has none
     return {
         **{f"cut.{suffix}": "is (damaged|not a picture)" for suffix in ("jpg", "png", "webp", "bmp", "tif")},
         "flipped.png": "is damaged",
+        "sizeless.tif": "is damaged",
         "zero.png": "is empty",
         "text.png": "is not a picture",
-        "grey_alpha_16.png": "16 bits per channel in a form that is not supported",
+        "gray_alpha_16.png": "16 bits per channel in a form that is not supported",
         "float.tif": "32 bits per pixel",
         "int.tif": "32 bits per pixel",
         "film.webp": "holds 2 frames",

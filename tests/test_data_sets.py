@@ -200,8 +200,8 @@ def test_the_real_sets_have_the_known_pixels(shared, name, count):
 
 def test_the_hash_does_not_depend_on_the_file(tmp_path, shared):
     source = shared / "data" / "test" / "Set14" / "bridge.png"
-    with Image.open(source) as grey:
-        assert grey.mode == "L"
+    with Image.open(source) as gray:
+        assert gray.mode == "L"
     write_image(tmp_path / "renamed.tif", read_image(source))
     with Image.open(tmp_path / "renamed.tif") as color:
         assert catalog.pixel_hash(np.asarray(color)) == catalog.sets()["Set14"].hashes["bridge"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from srbook.catalog import build
 from srbook.data import ImageFolder, write_image
 from srbook.degradations import bicubic_downsample, bicubic_upsample
-from srbook.evaluation import EvaluationTable, Row, evaluate, stores_grey
+from srbook.evaluation import EvaluationTable, Row, evaluate, stores_gray
 from srbook.images import round_to_8bit
 from srbook.methods import Bicubic, Method
 from srbook.metrics import PROTOCOL_A, PROTOCOL_B, psnr, ssim
@@ -40,7 +40,7 @@ def tiny() -> Method:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_bicubic_has_its_known_numbers(shared: Path, name: str, protocol, quality: float, similarity: float):
-    """Protocol B needs to know that Set14's `bridge` is a grey file, which the folder tells it."""
+    """Protocol B needs to know that Set14's `bridge` is a gray file, which the folder tells it."""
     table = evaluate({}, ImageFolder(shared / "data" / "test" / name), scale=4, protocol=protocol)
     assert table.methods == ["bicubic"]
     assert table.mean("bicubic", "psnr") == pytest.approx(quality, abs=1e-3)
@@ -72,10 +72,10 @@ def test_tiles_change_nothing_where_the_field_fits():
     assert whole.rows[0].values == pytest.approx(tiled.rows[0].values, abs=1e-4)
 
 
-def test_grey_files_are_recognized(tmp_path: Path):
+def test_gray_files_are_recognized(tmp_path: Path):
     for mode in ("L", "1", "I;16", "RGB", "P"):
         Image.new(mode, (8, 8)).save(tmp_path / f"{mode.replace(';', '')}.png")
-    assert {path.stem for path in tmp_path.iterdir() if stores_grey(path)} == {"L", "1", "I16"}
+    assert {path.stem for path in tmp_path.iterdir() if stores_gray(path)} == {"L", "1", "I16"}
 
 
 def test_markdown_and_json_name_the_protocol():
@@ -125,6 +125,8 @@ def test_wrong_requests_are_refused(tmp_path: Path):
         evaluate({}, {}, scale=4, protocol=PROTOCOL_A)
     with pytest.raises(ValueError, match="tiny magnifies 4 times"):
         evaluate({"tiny": tiny()}, images(), scale=2, protocol=PROTOCOL_A)
+    with pytest.raises(ValueError, match=r"a: the truth must be one image .* got a batch of 2"):
+        evaluate({}, {"a": torch.rand(2, 3, 64, 64)}, scale=4, protocol=PROTOCOL_A)
 
 
 def test_an_image_too_small_is_named(tmp_path: Path):

@@ -28,7 +28,7 @@ def noisy_pair(seed: int, **options) -> tuple[Tensor, Tensor]:
 def test_psnr_of_a_constant_offset(offset):
     hr = torch.full((1, 3, 20, 20), 0.25, dtype=torch.float64)
     assert psnr(hr + offset, hr, channel="rgb").item() == pytest.approx(-20 * math.log10(offset), abs=1e-9)
-    # On Y, a grey offset shrinks to the studio range.
+    # On Y, a gray offset shrinks to the studio range.
     expected = -20 * math.log10(offset * 219 / 255)
     assert psnr(hr + offset, hr, channel="y").item() == pytest.approx(expected, abs=1e-4)
 

@@ -18,21 +18,21 @@ def bicubic(lr: Tensor, scale: int) -> Tensor:
     return bicubic_upsample(lr, scale).clamp(0, 1)
 
 
-def scores_of_file(protocol: Protocol, path: Path, scale: int, keep_grey: bool = True) -> tuple[float, float]:
+def scores_of_file(protocol: Protocol, path: Path, scale: int, keep_gray: bool = True) -> tuple[float, float]:
     with Image.open(path) as file:
-        stored_grey = keep_grey and file.mode == "L"
+        stored_gray = keep_gray and file.mode == "L"
     hr = read_image(path).unsqueeze(0)
-    scores = protocol.evaluate(lambda lr: bicubic(lr, scale), hr, scale, stored_grey=stored_grey)
+    scores = protocol.evaluate(lambda lr: bicubic(lr, scale), hr, scale, stored_gray=stored_gray)
     return scores.psnr.item(), scores.ssim.item()
 
 
-def mean_scores(protocol: Protocol, folder: Path, scale: int, keep_grey: bool) -> tuple[float, float]:
-    scores = [scores_of_file(protocol, path, scale, keep_grey) for path in sorted(folder.glob("*.png"))]
+def mean_scores(protocol: Protocol, folder: Path, scale: int, keep_gray: bool) -> tuple[float, float]:
+    scores = [scores_of_file(protocol, path, scale, keep_gray) for path in sorted(folder.glob("*.png"))]
     return tuple(sum(column) / len(scores) for column in zip(*scores, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("protocol", "name", "scale", "keep_grey", "expected_psnr", "expected_ssim"),
+    ("protocol", "name", "scale", "keep_gray", "expected_psnr", "expected_ssim"),
     [
         (PROTOCOL_A, "Set5", 2, True, 33.6818, 0.9305),
         (PROTOCOL_A, "Set5", 3, True, 30.4047, 0.8690),
@@ -48,8 +48,8 @@ def mean_scores(protocol: Protocol, folder: Path, scale: int, keep_grey: bool) -
     ],
     ids=lambda value: value.name if isinstance(value, Protocol) else str(value),
 )
-def test_bicubic_on_standard_sets(shared, protocol, name, scale, keep_grey, expected_psnr, expected_ssim):
-    mean_psnr, mean_ssim = mean_scores(protocol, shared / "data" / "test" / name, scale, keep_grey)
+def test_bicubic_on_standard_sets(shared, protocol, name, scale, keep_gray, expected_psnr, expected_ssim):
+    mean_psnr, mean_ssim = mean_scores(protocol, shared / "data" / "test" / name, scale, keep_gray)
     assert mean_psnr == pytest.approx(expected_psnr, abs=0.0002)
     assert mean_ssim == pytest.approx(expected_ssim, abs=0.0001)
 
@@ -57,7 +57,7 @@ def test_bicubic_on_standard_sets(shared, protocol, name, scale, keep_grey, expe
 def test_bridge_loses_what_its_storage_says(shared):
     bridge = shared / "data" / "test" / "Set14" / "bridge.png"
     kept, _ = scores_of_file(PROTOCOL_B, bridge, 4)
-    as_rgb, _ = scores_of_file(PROTOCOL_B, bridge, 4, keep_grey=False)
+    as_rgb, _ = scores_of_file(PROTOCOL_B, bridge, 4, keep_gray=False)
     assert (kept, as_rgb) == pytest.approx((23.146, 24.465), abs=0.001)
     assert as_rgb - kept == pytest.approx(20 * math.log10(255 / 219), abs=0.005)
 
@@ -93,11 +93,11 @@ def test_protocol_b_measures_the_rounded_y_plane():
     assert PROTOCOL_B.score(sr, target, 4).psnr.item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_grey_files_keep_their_contrast_only_in_protocol_b():
-    grey = smooth_color_image()[:, :1].expand(-1, 3, -1, -1)
-    assert torch.equal(PROTOCOL_A.target(grey, 2, stored_grey=True), grey)
-    assert torch.equal(PROTOCOL_B.target(grey, 2, stored_grey=True), round_to_8bit(grey))
-    assert PROTOCOL_B.target(grey, 2).max() <= 235 / 255
+def test_gray_files_keep_their_contrast_only_in_protocol_b():
+    gray = smooth_color_image()[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(PROTOCOL_A.target(gray, 2, stored_gray=True), gray)
+    assert torch.equal(PROTOCOL_B.target(gray, 2, stored_gray=True), round_to_8bit(gray))
+    assert PROTOCOL_B.target(gray, 2).max() <= 235 / 255
 
 
 def test_protocols_are_found_by_name():
@@ -107,7 +107,7 @@ def test_protocols_are_found_by_name():
 def test_bad_input_is_named():
     hr = smooth_color_image()
     with pytest.raises(ValueError, match="channels of hr differ"):
-        PROTOCOL_B.target(hr, 4, stored_grey=True)
+        PROTOCOL_B.target(hr, 4, stored_gray=True)
     with pytest.raises(ValueError, match="same shape"):
         PROTOCOL_A.score(hr, PROTOCOL_A.target(hr, 4), 4)
     with pytest.raises(ValueError, match=r"sr must lie in \[0, 1\]"):

@@ -146,6 +146,7 @@ def test_regression_losses_by_value(loss):
         (lambda: srbook.build("rrdb", loss="l3"), "unknown loss 'l3'"),
         (lambda: srbook.build("rrdb", scale=3), "scale must be 2, 4, 8"),
         (lambda: srbook.build("srcnn", scale=1), "at least 2, got 1"),
+        (lambda: SRCNN(4, kernels=(8, 1, 5)), r"kernels must be odd and positive, .* got \(8, 1, 5\)"),
         (lambda: build_network(4, "unet"), "choose from predictor, rrdb, srcnn"),
         (lambda: srbook.build("bicubic").upscale(torch.rand(3, 8, 8)), r"shape \(N, 3, H, W\), got \(3, 8, 8\)"),
         (lambda: srbook.build("bicubic").upscale(torch.rand(1, 3, 8, 8) * 255), r"lr must lie in \[0, 1\]"),
@@ -174,6 +175,8 @@ def test_loading_says_what_is_wrong(tmp_path):
         srbook.load("nonsense")
     with pytest.raises(FileNotFoundError, match=r"no trained weights ship for 'srcnn'\. Train it"):
         srbook.load("srcnn")
+    with pytest.raises(FileNotFoundError, match=r"is a folder; give the file in it: .*weights\.safetensors"):
+        srbook.load(tmp_path)
     broken = tmp_path / "broken.safetensors"
     saved = srbook.build("predictor").save(tmp_path / "good.safetensors")
     broken.write_bytes(saved.read_bytes()[:500])

@@ -141,8 +141,8 @@ def test_distortions_do_what_they_say():
     image = texture(40, 48).double()
     moved = DISTORTIONS["shift"][0](image, 3.0)
     torch.testing.assert_close(moved[..., 3:], image[..., :-3], rtol=0, atol=1e-6)
-    grey = DISTORTIONS["contrast"][0](image, 1.0)
-    torch.testing.assert_close(grey, image.mean(dim=(2, 3), keepdim=True).expand_as(image))
+    gray = DISTORTIONS["contrast"][0](image, 1.0)
+    torch.testing.assert_close(gray, image.mean(dim=(2, 3), keepdim=True).expand_as(image))
     blocks = DISTORTIONS["blocks"][0](image, 100.0)  # only the blocks' zero coefficients are left
     assert blocks.abs().max() < 1e-12
     blurred = DISTORTIONS["blur"][0](torch.eye(1, dtype=torch.float64).expand(1, 3, 9, 9), 2.0)
@@ -218,8 +218,8 @@ def test_stored_protocol_numbers_tell_the_bridge_story(shared):
 
     stored = stored_result("protocols")["set14"]
     image = read_image(shared / "data" / "test" / "Set14" / "bridge.png").unsqueeze(0)
-    for key, stored_grey in (("B, bridge grey", True), ("B, bridge as RGB", False)):
-        scores = PROTOCOL_B.evaluate(lambda lr: bicubic_upsample(lr, 4).clamp(0, 1), image, 4, stored_grey=stored_grey)
+    for key, stored_gray in (("B, bridge grey", True), ("B, bridge as RGB", False)):
+        scores = PROTOCOL_B.evaluate(lambda lr: bicubic_upsample(lr, 4).clamp(0, 1), image, 4, stored_gray=stored_gray)
         assert stored[key]["images"]["bridge"]["psnr"] == pytest.approx(scores.psnr.item(), abs=1e-6)
         mean = sum(row["psnr"] for row in stored[key]["images"].values()) / 14
         assert stored[key]["psnr"] == pytest.approx(mean)

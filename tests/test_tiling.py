@@ -108,7 +108,7 @@ def test_a_field_wider_than_the_overlap_leaves_no_seam():
 
 
 class Constant(Method):
-    """Returns one random grey value per call: the worst case for seams."""
+    """Returns one random gray value per call: the worst case for seams."""
 
     kind = "constant"
 

@@ -1,14 +1,19 @@
 """The trainer: schedules by value, exact resume, interruption, divergence, and refused folders."""
 
+import errno
 import json
 import math
 import os
+import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import srbook
+from srbook.methods import Method, Regression
 from srbook.training import EMA, Trainer, TrainingConfig, TrainingDiverged, ema_decay_at, learning_rate_factor
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 from srbook.training.log import read_log
@@ -222,6 +227,140 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / "weights.safetensors").read_bytes() == before
     assert load_checkpoint(latest_checkpoint(tmp_path)).step == 3
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_disk_that_refuses_is_an_error_of_the_system(tmp_path):
+    """What safetensors raises for a full disk is its own; here the limit on a file's size stands for the full disk."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trainer = make(tmp_path, steps=3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            trainer.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert caught.value.errno == errno.EFBIG and "weights.safetensors" in caught.value.filename
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["log.jsonl"]
+
+
+def test_weights_that_a_crash_prevented_come_with_the_resumed_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Method, "save", lambda self, path: (_ for _ in ()).throw(OSError("full")))
+        make(tmp_path, steps=3).fit()
+    trainer = make(tmp_path, steps=3)
+    trainer.fit()
+    saved = srbook.load(tmp_path / "weights.safetensors").state_dict()
+    torch.testing.assert_close(saved, trainer.method.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("callback", ["validation", "on_log"])
+def test_a_step_is_saved_before_it_is_shown(tmp_path, monkeypatch, callback):
+    def fail(*arguments):
+        raise RuntimeError("cannot draw")
+
+    if callback == "validation":
+        monkeypatch.setattr("srbook.training.trainer.write_image", fail)
+    options = {"on_log": fail} if callback == "on_log" else {"validation": {"a": torch.rand(1, 3, 16, 16)}}
+    with pytest.raises(RuntimeError, match="cannot draw"):
+        make(tmp_path, steps=3, log_every=3, **options).fit()
+    assert load_checkpoint(latest_checkpoint(tmp_path)).step == 3
+
+
+def test_fewer_steps_than_done_change_nothing(tmp_path):
+    whole = make(tmp_path, steps=6)
+    whole.fit()
+    log = (tmp_path / "log.jsonl").read_text()
+    again = make(tmp_path, steps=2)
+    result = again.fit()
+    assert result.step == 6 and not result.interrupted
+    assert (tmp_path / "log.jsonl").read_text() == log
+    torch.testing.assert_close(again.method.state_dict(), whole.method.state_dict(), rtol=0, atol=0)
+
+
+def test_tuples_in_the_arguments_do_not_hinder_resuming(tmp_path):
+    def method():
+        return Regression(scale=4, network={"kind": "predictor", "widths": (8, 8)})
+
+    make(tmp_path, steps=3, method=method()).fit()
+    assert make(tmp_path, steps=6, method=method()).start == 3
+
+
+def test_a_trainer_runs_once(tmp_path):
+    """It holds the averaged weights afterwards, so that going on from them would be another training."""
+    trainer = make(tmp_path, steps=3)
+    trainer.fit()
+    with pytest.raises(RuntimeError, match="make a new Trainer"):
+        trainer.fit()
+    assert load_checkpoint(latest_checkpoint(tmp_path)).step == 3
+
+
+def test_ctrl_c_in_the_last_step_is_no_interruption(tmp_path, capsys):
+    class Stopping(RandomBatches):
+        def __getitem__(self, index):
+            if index == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    result = make(tmp_path, steps=3, batches=Stopping()).fit()
+    assert result.step == 3 and not result.interrupted
+    assert load_checkpoint(latest_checkpoint(tmp_path)).step == 3
+    assert capsys.readouterr() == ("", "")  # progress=False shows nothing
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.rand(1, 3, 33, 32), "validation image 'a' is 33 x 32; its sides must be divisible by the scale 4"),
+        (torch.rand(1, 3, 8, 32), "longer than 8"),
+        (torch.rand(3, 32, 32), r"validation image 'a' must have shape \(N, 3, H, W\)"),
+        (torch.rand(2, 3, 32, 32), "must be one image of shape .* got a batch of 2"),
+    ],
+)
+def test_bad_validation_images_are_refused_before_the_training(image, message):
+    with pytest.raises(ValueError, match=message):
+        make(validation={"a": image})
+
+
+def test_devices_are_known_and_there():
+    batches, config = RandomBatches(), TrainingConfig()
+    with pytest.raises(ValueError, match="auto, cpu, or cuda, got 'gpu'"):
+        Trainer(srbook.build("predictor"), batches, config, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="'cuda' was asked for, but this process computes on 'cpu'"):
+            Trainer(srbook.build("predictor"), batches, config, device="cuda")
+
+
+TWO_PROCESSES = """
+import os, sys, torch, srbook
+from test_training import RandomBatches, make
+rank = int(os.environ["RANK"])
+torch.manual_seed(rank)  # the processes start with different weights, and the first one's count
+method = srbook.build("predictor")
+trainer = make(sys.argv[1], steps=4, precision="fp32", ema_decay=0.5, method=method)
+trainer.fit()
+torch.save(trainer.method.state_dict(), f"{sys.argv[1]}/rank{rank}.pt")
+"""
+
+
+def test_two_processes_train_as_one_on_the_batches_of_both(tmp_path):
+    class Both(RandomBatches):
+        def __getitem__(self, index):
+            pairs = [super(Both, self).__getitem__(2 * index + rank) for rank in range(2)]
+            return tuple(torch.cat(images) for images in zip(*pairs, strict=True))
+
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+    torch.manual_seed(0)
+    alone = make(steps=4, precision="fp32", ema_decay=0.5, method=srbook.build("predictor"), batches=Both())
+    alone.fit()
+    torch.testing.assert_close(first, alone.method.state_dict(), rtol=0, atol=1e-5)
 
 
 def test_nothing_to_train_is_refused():

@@ -39,6 +39,15 @@ def remove_outdated(folder: Path) -> list[Path]:
     return outdated
 
 
+def prepare_kernels() -> None:
+    """Set what the kernels inherit: output that lives without them, and threads that leave one core to others.
+
+    PyTorch's threads wait by spinning. Beside another busy process a step on all cores can take 40 times as long.
+    """
+    os.environ["SRBOOK_STATIC"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
+
+
 def _use_cache(app: Sphinx, config: Config) -> None:
     # Before myst-nb reads it. Its rebuild level is "env": a new path makes Sphinx read every page again.
     folder = cache_folder(Path(app.confdir))
@@ -47,6 +56,6 @@ def _use_cache(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    os.environ["SRBOOK_STATIC"] = "1"  # inherited by the kernels
+    prepare_kernels()
     app.connect("config-inited", _use_cache)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

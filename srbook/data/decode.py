@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
 # In a TIFF file the tags that say where the pixels are stand beside those worth keeping: description, maker, model,
 # resolution, software, date, artist, host, copyright, and the EXIF and GPS blocks.
@@ -97,14 +97,14 @@ def _coding(image: Image.Image) -> str:
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """(H, W) for deep grey, else (H, W, 3) or (H, W, 4), upright. Deep colors arrive as their high bytes."""
-    deep_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    if image.mode in ("I", "F") and not deep_grey:
+    """(H, W) for deep gray, else (H, W, 3) or (H, W, 4), upright. Deep colors arrive as their high bytes."""
+    deep_gray = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode in ("I", "F") and not deep_gray:
         raise _Refused("stores 32 bits per pixel, whose range is unknown; convert it to 8 or 16 bits")
-    if deep_grey and "transparency" in image.info:
-        raise _Refused("is 16-bit grey with a transparent level; convert it to 8 bits")
+    if deep_gray and "transparency" in image.info:
+        raise _Refused("is 16-bit gray with a transparent level; convert it to 8 bits")
     image = ImageOps.exif_transpose(image)
-    if deep_grey:
+    if deep_gray:
         return np.asarray(image).astype(np.uint16)
     return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
@@ -119,7 +119,7 @@ def _exif(image: Image.Image) -> bytes | None:
             return None
         exif[_ORIENTATION] = 1
         return exif.tobytes()
-    except (*_DAMAGE, TypeError) as error:
+    except _DAMAGE as error:
         raise _Refused(f"has EXIF data that cannot be kept ({error}); remove them first") from error
 
 

@@ -36,7 +36,7 @@ class Picture:
     """A picture with everything that should survive being upscaled.
 
     Attributes:
-        rgb: (1, 3, H, W) in [0, 1], upright. Grey is repeated.
+        rgb: (1, 3, H, W) in [0, 1], upright. Gray is repeated.
         alpha: (1, 1, H, W) in [0, 1], or None where the file has no transparency.
         exif: the EXIF block with its orientation set to upright, or None.
         icc: the RGB color profile, or None.
@@ -51,7 +51,7 @@ class Picture:
 def read_image(path: str | Path) -> Tensor:
     """Read a photograph for training or measuring.
 
-    Grey is repeated to three channels, 16 bits are scaled and not cut, EXIF orientation is applied, palettes are
+    Gray is repeated to three channels, 16 bits are scaled and not cut, EXIF orientation is applied, palettes are
     resolved. CMYK goes through Pillow's plain formula without the color profile, so its colors are approximate.
 
     Args:
@@ -107,7 +107,7 @@ def write_image(path: str | Path, image: Tensor) -> Path:
 def read_picture(path: str | Path) -> Picture:
     """Read a picture with its transparency, EXIF data, and color profile; otherwise as `read_image`.
 
-    A profile of another color space than RGB (of a grey or CMYK file) would be wrong for the converted pixels and is
+    A profile of another color space than RGB (of a gray or CMYK file) would be wrong for the converted pixels and is
     dropped.
 
     Raises:

@@ -45,7 +45,7 @@ class Method(nn.Module, ABC):
             generator: source of all randomness (noise, times); None uses torch's global one.
 
         Returns:
-            Scalars by name. "loss" is the one to minimise.
+            Scalars by name. "loss" is the one to minimize.
         """
 
     @abstractmethod

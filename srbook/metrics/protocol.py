@@ -1,17 +1,17 @@
 """Complete recipes for the PSNR and SSIM of a test set: what is rounded, when, and on which channel.
 
 Two recipes cover most tables of the field. They differ by hundredths of a decibel on color photographs, and
-by 1.3 dB on a file that stores one grey channel.
+by 1.3 dB on a file that stores one gray channel.
 
-Protocol A starts from 8-bit RGB files and measures the Y channel, 16 + 219 v in 8-bit units for a grey value v.
-A grey file is read as RGB like any other, so its contrast shrinks by 219/255 before it is measured.
+Protocol A starts from 8-bit RGB files and measures the Y channel, 16 + 219 v in 8-bit units for a gray value v.
+A gray file is read as RGB like any other, so its contrast shrinks by 219/255 before it is measured.
 
 Protocol B starts from the Y channel, rounded to 8 bits, and degrades, upscales, and measures that one plane.
-Its scripts convert only files that have three channels. A file with one grey channel keeps its full contrast,
+Its scripts convert only files that have three channels. A file with one gray channel keeps its full contrast,
 so its error is 255/219 times as large: 20 log10(255/219) = 1.32 dB less. Its SSIM falls too, because the
 constants of SSIM do not grow with the contrast. In Set14, `bridge` is stored with one channel: bicubic x4
 scores 23.15 dB / .5403 where conversion would give 24.47 / .5663, which takes 0.094 dB from the mean of the
-set. `man`, as grey to the eye, is stored with three equal channels and loses nothing. That is why `target`
+set. `man`, as gray to the eye, is stored with three equal channels and loses nothing. That is why `target`
 must be told how the file is stored.
 """
 
@@ -53,29 +53,29 @@ class Protocol:
     y_first: bool
     lr_rounded: bool
 
-    def target(self, hr: Tensor, scale: int, *, stored_grey: bool = False) -> Tensor:
+    def target(self, hr: Tensor, scale: int, *, stored_gray: bool = False) -> Tensor:
         """The image that the output is compared with.
 
         Args:
             hr: (N, 3, H, W) in [0, 1], as read from the files.
             scale: magnification.
-            stored_grey: True if the files hold one grey channel. A protocol that starts from Y then keeps
-                the grey values as they are; the others treat the files as RGB.
+            stored_gray: True if the files hold one gray channel. A protocol that starts from Y then keeps
+                the gray values as they are; the others treat the files as RGB.
 
         Returns:
             (N, 3, H', W') in [0, 1] with H' and W' the multiples of the scale. Where the protocol starts from
             Y, the three channels are equal.
 
         Raises:
-            ValueError: an image smaller than the scale, or one said to be grey whose channels differ.
+            ValueError: an image smaller than the scale, or one said to be gray whose channels differ.
         """
         require_images(hr, "hr")
-        if stored_grey and not (hr == hr[:, :1]).all():
-            raise ValueError("stored_grey is True, but the channels of hr differ; pass True only for grey files")
+        if stored_gray and not (hr == hr[:, :1]).all():
+            raise ValueError("stored_gray is True, but the channels of hr differ; pass True only for gray files")
         hr = crop_to_multiple(hr, scale)
         if not self.y_first:
             return hr
-        plane = hr[:, :1] if stored_grey else luma(hr)
+        plane = hr[:, :1] if stored_gray else luma(hr)
         return round_to_8bit(plane).expand_as(hr)
 
     def degrade(self, target: Tensor, scale: int) -> Tensor:
@@ -91,7 +91,7 @@ class Protocol:
         return Scores(psnr(sr, target, channel=channel, border=scale), ssim(sr, target, channel=channel, border=scale))
 
     def evaluate(
-        self, upscale: Callable[[Tensor], Tensor], hr: Tensor, scale: int, *, stored_grey: bool = False
+        self, upscale: Callable[[Tensor], Tensor], hr: Tensor, scale: int, *, stored_gray: bool = False
     ) -> Scores:
         """Degrade, upscale, and score in one call.
 
@@ -100,9 +100,9 @@ class Protocol:
                 `lambda lr: method.upscale(lr).image`.
             hr: (N, 3, H, W) in [0, 1], as read from the files.
             scale: magnification.
-            stored_grey: see `target`.
+            stored_gray: see `target`.
         """
-        target = self.target(hr, scale, stored_grey=stored_grey)
+        target = self.target(hr, scale, stored_gray=stored_gray)
         return self.score(upscale(self.degrade(target, scale)), target, scale)
 
 
@@ -114,7 +114,7 @@ PROTOCOL_A = Protocol(
 )
 PROTOCOL_B = Protocol(
     name="B",
-    description="on Y rounded to 8 bits from the start, LR not rounded; grey files keep 0-255; border = scale",
+    description="on Y rounded to 8 bits from the start, LR not rounded; gray files keep 0-255; border = scale",
     y_first=True,
     lr_rounded=False,
 )

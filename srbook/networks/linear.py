@@ -68,8 +68,8 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
         inner = pixel_unshuffle((hr - brightness).flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
         inner = inner[..., : lr.shape[-2] - 2 * margin, : lr.shape[-1] - 2 * margin].flatten(2)
         target = inner.transpose(1, 2).flatten(0, 1)
-        gram += (near.T @ near).double()
-        product += (near.T @ target).double()
+        gram += (near.T @ near).to(gram)
+        product += (near.T @ target).to(product)
         count += len(near)
     if count == 0:
         raise ValueError("least squares needs at least one batch, got none")

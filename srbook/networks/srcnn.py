@@ -15,10 +15,15 @@ class SRCNN(nn.Module):
         scale: magnification.
         widths: channels after the first and the second convolution.
         kernels: side lengths of the three convolutions, all odd.
+
+    Raises:
+        ValueError: an even kernel, which would change the size of the image.
     """
 
     def __init__(self, scale: int, widths: tuple[int, int] = (64, 32), kernels: tuple[int, int, int] = (9, 1, 5)):
         super().__init__()
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+            raise ValueError(f"kernels must be odd and positive, so that sizes are kept, got {tuple(kernels)}")
         self.scale = scale
         first, second = widths
         self.extract = nn.Conv2d(3, first, kernels[0], padding=kernels[0] // 2)

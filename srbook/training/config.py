@@ -34,7 +34,10 @@ class TrainingConfig(BaseModel):
     validate_every: PositiveInt = Field(1000, description="steps between validations")
 
     def must_match(self, other: "TrainingConfig") -> list[str]:
-        """Names of the settings that differ and would change what a resumed run computes."""
+        """Names of the settings that differ and that a resumed run may not change.
+
+        `steps` may, to prolong a run; the cosine then stretches over the new length.
+        """
         free = {"log_every", "save_every", "validate_every", "steps"}
         return [
             name for name in type(self).model_fields if name not in free and getattr(self, name) != getattr(other, name)

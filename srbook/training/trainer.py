@@ -1,5 +1,6 @@
 """The trainer: one loop for every method, on CPU or GPU, that can be stopped at any time and goes on exactly."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from srbook.data import write_image
 from srbook.degradations import bicubic_downsample
+from srbook.images import require_one_image
 from srbook.methods import Method
 from srbook.metrics import psnr
 from srbook.progress import Progress
@@ -69,16 +71,18 @@ class Trainer:
         batches: `batches[i]` is the i-th batch (hr, lr).
         config: the settings.
         output: folder of the run; None writes nothing.
-        validation: high-resolution images (1, 3, H, W) by name, with sides divisible by the scale. They are
-            degraded by bicubic downsampling and upscaled with the averaged weights.
-        device: "auto" takes a GPU if there is one; "cpu" insists on the processor.
+        validation: high-resolution images (1, 3, H, W) by name, with sides divisible by the scale and longer than
+            twice the scale, since PSNR leaves that much out at the borders. They are degraded by bicubic
+            downsampling and upscaled with the averaged weights.
+        device: "auto" takes a GPU if there is one; "cpu" and "cuda" insist on theirs.
         restart: train from scratch although `output` holds a checkpoint.
         workers: processes that prepare batches; None chooses (none on a CPU, four for a GPU).
         progress: show a progress bar.
         on_log: called with all records after each new one, for live plots.
 
     Raises:
-        ValueError: the method has nothing to train, or `output` holds a run of another method or other settings.
+        ValueError: the method has nothing to train, a validation image cannot be measured, the device is not there,
+            or `output` holds a run of another method or other settings.
     """
 
     def __init__(
@@ -99,8 +103,14 @@ class Trainer:
 
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ValueError(f"{method.kind} has no weights to train")
+        for name, image in (validation or {}).items():
+            _require_measurable(image, f"validation image {name!r}", method.scale)
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
+        if device not in ("auto", self.device.type):
+            raise ValueError(f"device {device!r} was asked for, but this process computes on {self.device.type!r}")
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.method = method.to(self.device, memory_format=layout)
         self.batches, self.config = batches, config
@@ -124,21 +134,28 @@ class Trainer:
         )
         self.ema = EMA(method, config.ema_decay)
         self.start = 0 if restart else self._resume()
+        self._spent = False
 
     def fit(self) -> TrainingResult:
         """Train to the configured step. Ctrl-C finishes the step, saves, and returns with `interrupted=True`.
 
-        Afterwards the method holds the averaged weights and is in evaluation mode.
+        Afterwards the method holds the averaged weights and is in evaluation mode. A trainer runs once.
 
         Raises:
+            RuntimeError: called a second time.
             TrainingDiverged: the loss or the gradient is not finite; the last checkpoint is left as it was.
         """
+        if self._spent:
+            raise RuntimeError("fit was called before; make a new Trainer, which goes on from the output folder")
+        self._spent = True
         config = self.config
         writes = self.output is not None and self.accelerator.is_main_process
         if writes and self.start == 0:
             delete_checkpoints(self.output)
         log = TrainingLog(self.output / "log.jsonl" if writes else None, resume_at=self.start)
         model = self.accelerator.prepare(_LossModule(self.method.train()))
+        if self.start == 0:  # from the weights that data-parallel processes now share
+            self.ema = EMA(self.method, config.ema_decay)
         window = Window()
         step, interrupted = self.start, False
         with (
@@ -155,7 +172,7 @@ class Trainer:
                 losses, norm = self._step(model, step - 1, hr, lr)
                 window.add(losses, norm, images=len(hr) * self.accelerator.num_processes)
                 last = step == config.steps
-                interrupted = self._agreed(interrupt.is_set(), step)
+                interrupted = self._agreed(interrupt.is_set(), step) and not last
                 saves = writes and (last or interrupted or step % config.save_every == 0)
                 validates = bool(self.validation) and (last or step % config.validate_every == 0)
                 figures: dict[str, str] = {}
@@ -167,14 +184,14 @@ class Trainer:
                         "loss": f"{record['loss']:.4g}",
                         "images/s": f"{record['images_per_second']:.1f}",
                     }
+                if saves:  # before anything that may fail
+                    self._save(step)
                 if validates and self.accelerator.is_main_process:
                     quality = self._validate(step)
                     log.add({"step": step, "validation_psnr": quality})
                     bar.write(f"step {step}: validation PSNR {quality:.2f} dB (Y)")
-                if figures and self.on_log is not None:
+                if figures and self.on_log is not None and self.accelerator.is_main_process:
                     self.on_log(log.records)
-                if saves:
-                    self._save(step)
                 bar.update(**figures)
                 if interrupted:
                     kept = "saved; run again to go on" if self.output else "no output folder, so nothing was saved"
@@ -182,7 +199,7 @@ class Trainer:
                     break
         self.method.load_state_dict(self.ema.weights)
         self.method.eval()
-        return TrainingResult(step=step, interrupted=interrupted and step < config.steps, records=log.records)
+        return TrainingResult(step=step, interrupted=interrupted, records=log.records)
 
     def _step(self, model: nn.Module, index: int, hr: Tensor, lr: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         config = self.config
@@ -269,12 +286,13 @@ class Trainer:
             ema=self.ema.weights,
             optimizer=optimizer_tensors(self.optimizer),
         )
-        save_checkpoint(self.output, checkpoint)
-        with self._averaged():
+        with self._averaged():  # first: a resumed run mends what a crash leaves undone before its checkpoint is there
             self.method.save(self.output / "weights.safetensors")
+        save_checkpoint(self.output, checkpoint)
 
     def _identity(self) -> dict[str, Any]:
-        return {"kind": self.method.kind, "arguments": self.method.arguments}
+        identity = {"kind": self.method.kind, "arguments": self.method.arguments}
+        return json.loads(json.dumps(identity))  # as a checkpoint gives it back: tuples become lists
 
     def _resume(self) -> int:
         path = latest_checkpoint(self.output) if self.output else None
@@ -290,7 +308,17 @@ class Trainer:
         self.method.load_state_dict(checkpoint.weights)
         self.ema.load(checkpoint.ema)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
-        return min(checkpoint.step, self.config.steps)
+        return checkpoint.step
+
+
+def _require_measurable(image: Tensor, name: str, scale: int) -> None:
+    """Refuse before the training what would end it at the first validation."""
+    height, width = require_one_image(image, name).shape[-2:]
+    if height % scale or width % scale or min(height, width) <= 2 * scale:
+        raise ValueError(
+            f"{name} is {height} x {width}; its sides must be divisible by the scale {scale} and longer than "
+            f"{2 * scale} (srbook.degradations.crop_to_multiple)"
+        )
 
 
 class _LossModule(nn.Module):
