@@ -15,11 +15,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, BENCHMARKS / "run.py", *arguments], capture_output=True, text=True)
 
 
-def test_runs_and_records(tmp_path):
-    done = run("imresize", "--rounds", "2", "--output", str(tmp_path))
+@pytest.mark.parametrize("name", ["imresize", "patches"])
+def test_runs_and_records(tmp_path, name):
+    done = run(name, "--rounds", "2", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "median ms" in done.stdout and "1.00x" in done.stdout
-    record = json.loads((tmp_path / "imresize.json").read_text())
+    record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["threads"] == 1 and record["rounds"] == 2
     assert all(record[key] for key in ("date", "command", "commit", "machine", "cpu", "torch", "setting"))
     ours, *peers = record["results"]

@@ -25,8 +25,8 @@ def entry() -> Entry:
         f"{'BSDS500' if found else 'sample photographs'} ({len(files)} files), {BATCH} pairs of {PATCH}x{PATCH}, "
         f"x{SCALE}; milliseconds per batch",
         [
-            Contender("srbook, images in memory", lambda: warm[next(numbers) % len(warm)]),
-            Contender("srbook, nothing in memory", lambda: cold_batches[next(numbers) % len(warm)], "decodes 16 files"),
+            Contender("srbook, images in memory", lambda: warm[next(numbers)]),
+            Contender("srbook, nothing in memory", lambda: cold_batches[next(numbers)], "decodes 16 files"),
             Contender(
                 "decode, crop, degrade",
                 lambda: plain(files, next(numbers)),
