@@ -1,0 +1,48 @@
+"""The network that ships: its recipe tells the truth, and the command line improves real photographs with it."""
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import srbook
+from srbook.catalog import read_preset, recipe
+from srbook.cli import app
+from srbook.data import ImageFolder, read_image, write_image
+from srbook.evaluation import evaluate
+from srbook.metrics import PROTOCOL_A
+
+
+def test_recipe_describes_the_weights():
+    told, method = recipe("rrdb-small"), srbook.load("rrdb-small")
+    assert told["parameters"] == sum(parameter.numel() for parameter in method.parameters())
+    assert method.arguments == read_preset("rrdb-small").arguments
+    assert told["steps"] == told["training"]["steps"] == read_preset("rrdb-small").training.steps
+    assert told["hours"] > 0 and told["photos"] and told["machine"]
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["Set5", "Set14"])
+def test_recipe_quotes_what_the_weights_reach(shared, index):
+    told = recipe("rrdb-small")["quality"][index]
+    images = ImageFolder(shared / "data" / "test" / told["set"])
+    table = evaluate({"rrdb-small": srbook.load("rrdb-small")}, images, scale=4, protocol=PROTOCOL_A)
+    assert len(images) == told["images"]
+    assert table.mean("rrdb-small", "psnr") == pytest.approx(told["psnr"], abs=0.002)
+    assert table.mean("rrdb-small", "ssim") == pytest.approx(told["ssim"], abs=2e-4)
+    assert table.mean("bicubic", "psnr") == pytest.approx(told["bicubic_psnr"], abs=0.002)
+    assert told["psnr"] > told["bicubic_psnr"] + 1.9
+
+
+def test_upscale_command_beats_bicubic_on_files(shared, tmp_path):
+    """From files to files, through tiles, as a user runs it."""
+    gains = []
+    for path in sorted((shared / "data" / "test" / "Set5").glob("*.png"))[:3]:
+        target = PROTOCOL_A.target(read_image(path)[None], 4)
+        low = PROTOCOL_A.degrade(target, 4)
+        write_image(tmp_path / path.name, low[0])
+        words = ["upscale", str(tmp_path / path.name), "--output", str(tmp_path / "out"), "--tile", "48"]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        result = read_image(tmp_path / "out" / path.name)[None]
+        bicubic = srbook.load("bicubic").upscale(low).image
+        gains.append(PROTOCOL_A.score(result, target, 4).psnr - PROTOCOL_A.score(bicubic, target, 4).psnr)
+    assert torch.stack([torch.as_tensor(gain) for gain in gains]).min() > 1.4
