@@ -156,6 +156,13 @@ def test_alpha_is_upscaled_too(tmp_path: Path):
     torch.testing.assert_close(after.alpha, round_to_8bit(bicubic_upsample(before.alpha, 4)))
 
 
+def test_transparency_for_a_jpeg_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    picture = photo(tmp_path / "a.png", mode="RGBA")
+    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", lambda *arguments, **options: pytest.fail("it worked"))
+    result = run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out", "--format", "jpg")
+    assert result.exit_code == 1 and "has no transparency" in result.stderr
+
+
 def test_exif_orientation_is_applied_and_the_rest_kept(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"  # orientation: turn right; make

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from srbook.data import IMAGE_SUFFIXES, image_files, image_format, read_picture, write_picture
+from srbook.data import IMAGE_SUFFIXES, image_files, read_picture, require_writable, write_picture
 from srbook.degradations import bicubic_upsample
 from srbook.methods import Method
 from srbook.progress import is_static
@@ -79,8 +79,8 @@ def upscale_file(
 
     Every file gets its own generator, so that a result does not depend on what else is upscaled.
     """
-    image_format(job.target)  # refuse what cannot be written before the work
     picture = read_picture(job.source)
+    require_writable(job.target, picture)
     rgb = upscale_tiled(
         method,
         picture.rgb,

@@ -8,6 +8,7 @@ from srbook.data.io import (
     image_format,
     read_image,
     read_picture,
+    require_writable,
     write_image,
     write_picture,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "image_format",
     "read_image",
     "read_picture",
+    "require_writable",
     "sample",
     "samples",
     "training_samples",

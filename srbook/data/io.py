@@ -131,14 +131,13 @@ def write_picture(path: str | Path, picture: Picture) -> Path:
         ValueError: unknown suffix, transparency in a format that has none, or not one image in [0, 1].
     """
     path = Path(path)
+    require_writable(path, picture)
     name, settings = image_format(path)
     require_images(picture.rgb)
     if len(picture.rgb) != 1:
         raise ValueError(f"one file holds one image, got a batch of {len(picture.rgb)} for {path}")
     channels = picture.rgb
     if picture.alpha is not None:
-        if name in _WITHOUT_ALPHA:
-            raise ValueError(f"{path}: {name} has no transparency and this picture does; write a .png instead")
         channels = torch.cat([channels, picture.alpha.to(channels)], dim=1)
     levels = round_to_8bit(channels[0].detach().float()).mul(255).round().byte()
     image = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
@@ -148,6 +147,17 @@ def write_picture(path: str | Path, picture: Picture) -> Path:
     with atomic_path(path) as temporary:
         image.save(temporary, format=name, **settings)
     return path
+
+
+def require_writable(path: str | Path, picture: Picture) -> None:
+    """Refuse, before any work, what `write_picture` could not write.
+
+    Raises:
+        ValueError: unknown suffix, or transparency in a format that has none.
+    """
+    name, _ = image_format(path)
+    if picture.alpha is not None and name in _WITHOUT_ALPHA:
+        raise ValueError(f"{path}: {name} has no transparency and this picture does; write a .png instead")
 
 
 def image_format(path: str | Path) -> tuple[str, dict]:
