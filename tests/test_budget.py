@@ -23,5 +23,5 @@ def test_other_words_are_refused(monkeypatch):
 def test_stored_results_are_found_by_name():
     assert "protocols" in stored_results()
     assert stored_result("protocols")
-    with pytest.raises(ValueError, match="no stored result 'x'; there are .*protocols"):
+    with pytest.raises(ValueError, match=r"no stored result 'x'; there are .*protocols"):
         stored_result("x")
