@@ -4,10 +4,14 @@ from typing import Any
 
 from torch import nn
 
+from srbook.networks.blocks import ResidualBlock, SelfAttention
 from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
 from srbook.networks.predictor import ResidualPredictor
 from srbook.networks.rrdb import RRDB, DenseBlock, RRDBNet
 from srbook.networks.srcnn import SRCNN
+from srbook.networks.srdiff import MishBlock, SRDiffUNet
+from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
+from srbook.networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {"predictor": ResidualPredictor, "rrdb": RRDBNet, "srcnn": SRCNN}
 
@@ -17,10 +21,17 @@ __all__ = [
     "SRCNN",
     "DenseBlock",
     "LinearUpscaler",
+    "MishBlock",
     "RRDBNet",
+    "ResidualBlock",
     "ResidualPredictor",
+    "SRDiffUNet",
+    "SelfAttention",
+    "TimeEmbedding",
+    "UNet",
     "build_network",
     "least_squares_upscaler",
+    "sinusoidal_embedding",
 ]
 
 

@@ -1,5 +1,7 @@
 """RRDBNet: residual-in-residual dense blocks, ESRGAN's generator (Wang et al., 2018)."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
@@ -85,12 +87,35 @@ class RRDBNet(nn.Module):
             nn.init.zeros_(self.tail.weight)
             nn.init.zeros_(self.tail.bias)
 
+    def features(self, lr: Tensor, taps: Collection[int]) -> list[Tensor]:
+        """Feature maps at low resolution, after chosen blocks. Other networks take them as a condition.
+
+        Args:
+            lr: (N, 3, H, W) in [0, 1].
+            taps: block k's output is map k, from 0; with b blocks, map b is the trunk's output with the head's added.
+
+        Returns:
+            The maps (N, features, H, W) in the order of the blocks.
+
+        Raises:
+            ValueError: a tap that does not exist, or that is named twice.
+        """
+        last = len(self.blocks)
+        if not set(taps) <= set(range(last + 1)) or len(set(taps)) < len(taps):
+            raise ValueError(f"taps must be different numbers from 0 to {last}, got {tuple(taps)}")
+        shallow = x = self.head(lr)
+        found = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in taps:
+                found.append(x)
+        if last in taps:
+            found.append(shallow + self.trunk(x))
+        return found
+
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
-        shallow = x = self.head(lr)
-        for block in self.blocks:
-            x = block(x)
-        x = shallow + self.trunk(x)
+        [x] = self.features(lr, [len(self.blocks)])
         for convolution in self.upscale:
             x = leaky_relu(convolution(interpolate(x, scale_factor=2, mode="nearest")), SLOPE)
         image = self.tail(leaky_relu(self.refine(x), SLOPE))

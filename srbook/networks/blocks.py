@@ -1,0 +1,78 @@
+"""The parts of the U-Net: a residual block that knows the time, and attention over all pixels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+
+class SelfAttention(nn.Module):
+    """Every pixel takes a weighted mean of all pixels, and adds it to itself. One head (Vaswani et al., 2017).
+
+    Args:
+        channels: width, a multiple of `groups`.
+        groups: of the group normalization.
+    """
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape. The cost grows with (HW)^2."""
+        query, key, value = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=3)
+        mixed = scaled_dot_product_attention(query, key, value)  # (N, 1, HW, C); logits are divided by sqrt(C)
+        return x + self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+
+
+class ResidualBlock(nn.Module):
+    """Two normalized 3x3 convolutions with the time added in between, plus the input (Ho et al., 2020).
+
+    Args:
+        inputs: channels of the input, a multiple of `groups`.
+        outputs: channels of the output, a multiple of `groups`.
+        time_channels: length of the time embedding.
+        groups: of the group normalizations.
+        dropout: share of values that training drops before the second convolution.
+        time_activation: SiLU before the time's linear layer (DDPM); without it the layer is bare (SR3).
+        attention: self-attention after the block.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        time_channels: int,
+        groups: int,
+        dropout: float = 0.0,
+        time_activation: bool = False,
+        attention: bool = False,
+    ):
+        super().__init__()
+        self.time_activation = time_activation
+        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(time_channels, outputs)
+        self.norm2 = nn.GroupNorm(groups, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = SelfAttention(outputs, groups) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(N, inputs, H, W) and the embedding (N, time_channels) to (N, outputs, H, W)."""
+        shift = self.time(silu(time) if self.time_activation else time)
+        y = self.conv1(silu(self.norm1(x))) + shift[:, :, None, None]
+        y = self.conv2(self.dropout(silu(self.norm2(y))))
+        return self.attention(self.skip(x) + y)
+
+
+@torch.no_grad()
+def orthogonal_(module: nn.Module) -> None:
+    """Start every convolution and linear layer of `module` with orthogonal rows (or columns) and no bias."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

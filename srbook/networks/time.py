@@ -1,0 +1,66 @@
+"""How a network is told the time: sines and cosines of it, then two small layers."""
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False) -> Tensor:
+    """Sines, then cosines of `time` at n = `channels` / 2 frequencies that fall geometrically from 1.
+
+    Frequency k is 10000^(-k / n), so that 10000 itself is just not reached (the released programs of DDPM and SR3),
+    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff).
+
+    Args:
+        time: (N,), floating point: step indices, noise levels, or continuous times.
+        channels: length of the embedding, even, at least 4.
+        inclusive: the last frequency is 1 / 10000.
+
+    Returns:
+        (N, channels), of the type of `time`.
+
+    Raises:
+        ValueError: `channels` is odd or below 4, or `time` is not one-dimensional.
+        TypeError: `time` holds integers.
+    """
+    if channels < 4 or channels % 2:
+        raise ValueError(f"channels must be even and at least 4, for pairs of sine and cosine, got {channels}")
+    if time.ndim != 1:
+        raise ValueError(f"time must have shape (N,), one number per image, got {tuple(time.shape)}")
+    if not time.is_floating_point():
+        raise TypeError(f"time must be floating point, got {time.dtype}; convert it with time.float()")
+    count = channels // 2
+    exponents = torch.arange(count, dtype=time.dtype, device=time.device) / (count - 1 if inclusive else count)
+    angles = time[:, None] * 10000.0**-exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """The sinusoidal embedding through two linear layers, the hidden one four times as wide.
+
+    Args:
+        channels: length of the embedding, before and after the layers.
+        activation: between the two layers.
+        inclusive: see `sinusoidal_embedding`.
+    """
+
+    def __init__(self, channels: int, activation: nn.Module, inclusive: bool = False):
+        super().__init__()
+        self.channels, self.inclusive = channels, inclusive
+        self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), activation, nn.Linear(4 * channels, channels))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """(N,) of any type to (N, channels)."""
+        dtype = self.layers[0].weight.dtype
+        # Half precision would round step 700 to 704, so the angles get at least single precision.
+        angles = time.to(torch.promote_types(dtype, torch.float32))
+        return self.layers(sinusoidal_embedding(angles, self.channels, inclusive=self.inclusive).to(dtype))
+
+
+def require_times(time: Tensor, x: Tensor) -> None:
+    """Check that `time` holds one number for each image of `x`.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if time.shape != x.shape[:1]:
+        raise ValueError(f"time must have shape ({len(x)},), one number per image, got {tuple(time.shape)}")

@@ -1,0 +1,126 @@
+"""The U-Net of DDPM and SR3: down to small images, up again, with shortcuts between equal sizes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, silu
+
+from srbook.networks.blocks import ResidualBlock, orthogonal_
+from srbook.networks.time import TimeEmbedding, require_times
+
+
+class UNet(nn.Module):
+    """The U-Net of DDPM (Ho et al., 2020), in the form of the community's SR3 program.
+
+    The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers`
+    (1, 1, 2, 2, 4, 4) it is that program's DDPM. What the output means (noise, image, or velocity) and what `time`
+    means (a step, a noise level) is up to the method; a condition is concatenated to the input by the caller.
+
+    The stem, each block on the way down, and each halving leave a shortcut; each block on the way up takes one, so
+    there is one more block per level. Weights start orthogonal and biases at zero.
+
+    Args:
+        inputs: channels of the input, for example 6 for an image and its condition.
+        outputs: channels of the output.
+        width: channels at full resolution, and length of the time embedding.
+        multipliers: channels of each level as multiples of `width`; each level halves the resolution.
+        blocks: residual blocks per level on the way down.
+        attention: levels (0 is the full resolution) whose blocks end with self-attention. The middle always has it.
+        groups: of the group normalizations.
+        dropout: share of values that training drops in each block.
+        time_activation: SiLU before each block's time layer (DDPM); without it the layer is bare (SR3).
+
+    Raises:
+        ValueError: no level or block, a level that does not exist, or widths that the groups do not divide.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 6,
+        outputs: int = 3,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 4, 8, 8),
+        blocks: int = 2,
+        attention: Sequence[int] = (3,),
+        groups: int = 32,
+        dropout: float = 0.2,
+        time_activation: bool = False,
+    ):
+        super().__init__()
+        levels = len(multipliers)
+        if levels == 0 or blocks < 1:
+            raise ValueError(f"a U-Net needs at least one level and one block, got {levels} levels, {blocks} blocks")
+        if not set(attention) <= set(range(levels)):
+            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {tuple(attention)}")
+        widths = [width * multiplier for multiplier in multipliers]
+        if any(channels % groups for channels in (width, *widths)):
+            raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
+
+        def block(inputs: int, outputs: int, attend: bool) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, width, groups, dropout, time_activation, attend)
+
+        self.multiple = 2 ** (levels - 1)
+        self.time = TimeEmbedding(width, nn.SiLU())
+        self.stem = nn.Conv2d(inputs, width, 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        shortcuts = [width]
+        for level, channels in enumerate(widths):
+            if level > 0:
+                self.shrink.append(nn.Conv2d(shortcuts[-1], shortcuts[-1], 3, stride=2, padding=1))
+                shortcuts.append(shortcuts[-1])
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(block(shortcuts[-1], channels, level in attention))
+                shortcuts.append(channels)
+            self.down.append(stage)
+        deepest = widths[-1]
+        self.middle = nn.ModuleList([block(deepest, deepest, True), block(deepest, deepest, False)])
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        current = deepest
+        for level, channels in reversed(list(enumerate(widths))):
+            stage = nn.ModuleList()
+            for _ in range(blocks + 1):
+                stage.append(block(current + shortcuts.pop(), channels, level in attention))
+                current = channels
+            self.up.append(stage)
+            if level > 0:
+                self.grow.append(nn.Conv2d(channels, channels, 3, padding=1))
+        self.norm = nn.GroupNorm(groups, current)
+        self.tail = nn.Conv2d(current, outputs, 3, padding=1)
+        orthogonal_(self)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """One evaluation.
+
+        Args:
+            x: (N, inputs, H, W); H and W are multiples of 2^(levels - 1), kept in `multiple`.
+            time: (N,), the step or the noise level of each image.
+
+        Returns:
+            (N, outputs, H, W).
+
+        Raises:
+            ValueError: a size that cannot be halved often enough, or a `time` of another shape.
+        """
+        if any(size % self.multiple for size in x.shape[-2:]):
+            raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
+        require_times(time, x)
+        time = self.time(time)
+        x = self.stem(x)
+        shortcuts = [x]
+        for level, blocks in enumerate(self.down):
+            if level > 0:
+                x = self.shrink[level - 1](x)
+                shortcuts.append(x)
+            for block in blocks:
+                x = block(x, time)
+                shortcuts.append(x)
+        for block in self.middle:
+            x = block(x, time)
+        for stage, blocks in enumerate(self.up):
+            if stage > 0:
+                x = self.grow[stage - 1](interpolate(x, scale_factor=2, mode="nearest"))
+            for block in blocks:
+                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
+        return self.tail(silu(self.norm(x)))
