@@ -1,5 +1,6 @@
 """Posteriors that can be computed exactly: ground truth for tests, and pictures for chapters."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import unfold
 
 from srbook.degradations import bicubic_downsample
+from srbook.paths import AnchoredPath, Time, broadcast
 
 
 def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
@@ -63,3 +65,130 @@ def patch_pairs(images: Iterable[Tensor], *, scale: int, size: int) -> tuple[Ten
                 low.append(y - brightness)
                 high.append(unfold(hr_view, scale * size, stride=scale)[0].T - brightness)
     return torch.cat(low), torch.cat(high)
+
+
+class GaussianMixture:
+    """A prior of Gaussians, for which an anchored path has exact marginals, scores, and posterior means.
+
+    Points are vectors: flatten images to (N, D) first. Everything is computed in the type of `means`.
+
+    Args:
+        weights: (K,) probabilities, positive; they are divided by their sum.
+        means: (K, D).
+        covariances: (K, D, D), symmetric and positive definite.
+
+    Raises:
+        ValueError: shapes do not match, or a weight or a covariance is not positive.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor):
+        if means.ndim != 2 or weights.shape != means.shape[:1] or covariances.shape != (*means.shape, means.shape[1]):
+            raise ValueError(
+                "weights, means and covariances must have shapes (K,), (K, D) and (K, D, D), got "
+                f"{tuple(weights.shape)}, {tuple(means.shape)}, {tuple(covariances.shape)}"
+            )
+        if not bool((weights > 0).all()):
+            raise ValueError(f"weights must be positive, got {weights.tolist()}")
+        if bool(torch.linalg.cholesky_ex(covariances).info.any()) or not torch.equal(covariances, covariances.mT):
+            raise ValueError("covariances must be symmetric and positive definite")
+        self.weights, self.means, self.covariances = weights / weights.sum(), means, covariances
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw clean points.
+
+        Args:
+            count: how many.
+            generator: source of the randomness; None uses torch's global one.
+
+        Returns:
+            (count, D).
+        """
+        which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        roots = torch.linalg.cholesky(self.covariances)
+        return self.means[which] + (roots[which] @ noise[..., None])[..., 0]
+
+    def log_density(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
+        """log p(x_t).
+
+        Args:
+            path: the path from x_0 to x_t.
+            x_t: (N, D).
+            anchor: broadcastable to `x_t`.
+            t: times in [0, end].
+
+        Returns:
+            (N,).
+
+        Raises:
+            ValueError: `x_t` has the wrong shape, or a time is out of range.
+        """
+        return self._components(path, x_t, anchor, t)[0].logsumexp(1)
+
+    def score(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
+        """The gradient of log p(x_t) by x_t.
+
+        Args:
+            path: the path from x_0 to x_t.
+            x_t: (N, D).
+            anchor: broadcastable to `x_t`.
+            t: times in [0, end].
+
+        Returns:
+            (N, D).
+
+        Raises:
+            ValueError: `x_t` has the wrong shape, or a time is out of range.
+        """
+        joint, pull = self._components(path, x_t, anchor, t)
+        return -(joint.softmax(1)[..., None] * pull).sum(1)
+
+    def posterior_mean(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t]: what a network that minimizes the squared error would predict.
+
+        Args:
+            path: the path from x_0 to x_t.
+            x_t: (N, D).
+            anchor: broadcastable to `x_t`.
+            t: times in [0, end].
+
+        Returns:
+            (N, D).
+
+        Raises:
+            ValueError: `x_t` has the wrong shape, or a time is out of range.
+        """
+        joint, pull = self._components(path, x_t, anchor, t)
+        back = torch.einsum("kij,nkj->nki", self.covariances, pull)
+        means = self.means + broadcast(path.signal(t), back) * back
+        return (joint.softmax(1)[..., None] * means).sum(1)
+
+    def _components(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """log(weight * density) of each component at x_t (N, K), and inverse covariance times deviation (N, K, D)."""
+        if x_t.ndim != 2 or x_t.shape[1] != self.means.shape[1]:
+            raise ValueError(f"x_t must have shape (N, {self.means.shape[1]}), got {tuple(x_t.shape)}")
+        pinned = anchor.to(x_t).expand_as(x_t)[:, None]
+        means, std = path.marginal(self.means.expand(len(x_t), -1, -1), pinned, t)
+        a = broadcast(path.signal(t), means)[..., None]  # () or (N, 1, 1, 1)
+        eye = torch.eye(x_t.shape[1], dtype=x_t.dtype, device=x_t.device)
+        roots = torch.linalg.cholesky(a**2 * self.covariances + std[..., None] ** 2 * eye)  # (K, D, D) or (N, K, D, D)
+        deviation = x_t[:, None] - means
+        pull = torch.einsum("kij,nkj->nki" if roots.ndim == 3 else "nkij,nkj->nki", roots.cholesky_inverse(), deviation)
+        log_volume = roots.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * x_t.shape[1] * math.log(2 * math.pi)
+        return self.weights.log() - log_volume - 0.5 * (deviation * pull).sum(-1), pull
+
+
+def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
+    """A Gaussian prior: a mixture of one.
+
+    Args:
+        mean: (D,).
+        covariance: (D, D), symmetric and positive definite.
+
+    Returns:
+        The prior.
+
+    Raises:
+        ValueError: shapes do not match, or the covariance is not positive definite.
+    """
+    return GaussianMixture(mean.new_ones(1), mean[None], covariance[None])

@@ -1,0 +1,157 @@
+"""What a network may predict, and how to read every kind of prediction as a clean image or as noise.
+
+With z = (x - anchor) / scale, a path says z_t = a_t z_0 + s_t noise. A network may predict
+
+* "eps": the noise;
+* "x0": the clean image, in the working space;
+* "v": a_t noise - s_t z_0 (Salimans and Ho 2022);
+* "score": the gradient of log p(x_t | x_0) by x_t, which is -noise / (scale s_t);
+* "residual": anchor - x_0 (ResShift's residual).
+
+`target` says what the network should give; `to_x0` and `to_noise` read what it gave. Each reading is direct, so none
+loses digits on a detour through another kind.
+"""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from srbook.paths import AnchoredPath, Time, broadcast
+
+Kind = Literal["eps", "x0", "v", "score", "residual"]
+
+
+def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Tensor, t: Time) -> Tensor:
+    """What a network of this kind should predict.
+
+    Args:
+        path: the path that made x_t.
+        kind: what the network predicts.
+        x0: (N, ...) clean images in the working space.
+        noise: the standard normal noise in x_t, shaped like `x0`.
+        anchor: broadcastable to `x0`.
+        t: times; above 0 for "score".
+
+    Returns:
+        Shaped like `x0`.
+
+    Raises:
+        ValueError: the kind is unknown, or needs noise that the path does not have.
+    """
+    _require_kind(path, kind)
+    if kind == "eps":
+        return noise
+    if kind == "x0":
+        return x0
+    if kind == "residual":
+        return anchor - x0
+    s = broadcast(path.noise(t), x0)
+    if kind == "score":
+        return -noise / (path.scale * s)
+    return broadcast(path.signal(t), x0) * noise - s * (x0 - anchor) / path.scale
+
+
+def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
+    """Read a prediction as the clean image.
+
+    Args:
+        path: the path that made x_t.
+        kind: what `output` is.
+        output: the prediction, shaped like `x_t`.
+        x_t: (N, ...) noisy images.
+        anchor: broadcastable to `x_t`.
+        t: times; the signal must not have vanished for "eps" and "score".
+
+    Returns:
+        Shaped like `x_t`.
+
+    Raises:
+        ValueError: the kind is unknown, or needs noise that the path does not have.
+    """
+    _require_kind(path, kind)
+    if kind == "x0":
+        return output
+    if kind == "residual":
+        return anchor - output
+    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.noise(t), x_t), path.scale
+    if kind == "eps":
+        return anchor + (x_t - anchor - sigma * s * output) / a
+    if kind == "score":
+        return anchor + (x_t - anchor + (sigma * s) ** 2 * output) / a
+    return anchor + (a * (x_t - anchor) - sigma * s * output) / (a**2 + s**2)
+
+
+def to_noise(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
+    """Read a prediction as the noise in x_t.
+
+    Args:
+        path: the path that made x_t; its scale must be positive.
+        kind: what `output` is.
+        output: the prediction, shaped like `x_t`.
+        x_t: (N, ...) noisy images.
+        anchor: broadcastable to `x_t`.
+        t: times; above 0 for "x0" and "residual".
+
+    Returns:
+        Shaped like `x_t`.
+
+    Raises:
+        ValueError: the kind is unknown, or the path has no noise.
+    """
+    _require_kind(path, kind)
+    if path.scale == 0:
+        raise ValueError("a path of scale 0 has no noise to predict; read the prediction with to_x0")
+    if kind == "eps":
+        return output
+    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.noise(t), x_t), path.scale
+    if kind == "score":
+        return -sigma * s * output
+    if kind == "v":
+        return (s * (x_t - anchor) / sigma + a * output) / (a**2 + s**2)
+    offset = -output if kind == "residual" else output - anchor
+    return (x_t - anchor - a * offset) / (sigma * s)
+
+
+def hybrid(
+    path: AnchoredPath,
+    noise: Tensor,
+    x0: Tensor,
+    x_t: Tensor,
+    anchor: Tensor,
+    t: Time,
+    weight: float | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """ECDP's blend of two heads, one that predicts the noise and one that predicts the clean image.
+
+    Both readings of the pair are averaged: the noise is lambda * (noise head) + (1 - lambda) * (noise that the image
+    head implies), and so is the image. With lambda = a_t^2 on a path with a^2 + s^2 = 1 this is v-prediction with
+    v = a_t noise - s_t z_0, and it stays finite at both ends of time.
+
+    Args:
+        path: the path that made x_t; its scale must be positive.
+        noise: prediction of the noise, shaped like `x_t`.
+        x0: prediction of the clean image in the working space, shaped like `x_t`.
+        x_t: (N, ...) noisy images.
+        anchor: broadcastable to `x_t`.
+        t: times above 0.
+        weight: lambda in [0, 1], a number or a tensor like `t`; a_t^2 if None, as in the released program.
+
+    Returns:
+        The clean image and the noise that the blend predicts, shaped like `x_t`.
+
+    Raises:
+        ValueError: the path has no noise, or the weight has the wrong shape.
+    """
+    if weight is None:
+        weight = path.signal(t).square()
+    share = broadcast(weight, x_t) if isinstance(weight, Tensor) else weight
+    image = share * to_x0(path, "eps", noise, x_t, anchor, t) + (1 - share) * x0
+    blend = share * noise + (1 - share) * to_noise(path, "x0", x0, x_t, anchor, t)
+    return image, blend
+
+
+def _require_kind(path: AnchoredPath, kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if path.scale == 0 and kind in ("eps", "v", "score"):
+        raise ValueError(f"a path of scale 0 has no noise, so {kind!r} means nothing; predict x0 or residual")

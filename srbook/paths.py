@@ -1,0 +1,434 @@
+"""Anchored paths: how every method of the book goes from a clean image to noise, and one step back.
+
+In the working space of a method,
+
+    x_t = anchor + a_t (x_0 - anchor) + scale * s_t * noise
+
+with a signal a_t that falls from 1 and a noise level s_t that grows from 0. The marginal alone does not fix the way
+back, so a path also has a transition multiplier m(t|s): Cov(x_s, x_t | x_0) = m s_s^2 scale^2.
+
+Discrete paths count t = 1..T, and t = 0 is the clean image. Between whole numbers their rates are constant, so each
+chain is a continuous process looked at T times, and has a probability flow.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from srbook.schedules import vp_beta, vp_decay
+
+Time = float | Tensor
+
+
+def broadcast(value: Tensor, image: Tensor) -> Tensor:
+    """Bring a coefficient to the type and device of `image`, shaped so that it multiplies it.
+
+    Args:
+        value: shape () for the whole batch, or (N,) with one entry per image.
+        image: (N, ...).
+
+    Returns:
+        Shape () or (N, 1, ..., 1).
+
+    Raises:
+        ValueError: `value` has another shape.
+    """
+    if value.ndim == 0:
+        return value.to(image)
+    if value.shape != image.shape[:1]:
+        raise ValueError(
+            f"a time must be a number or a tensor of shape () or (N,) = ({len(image)},), got {tuple(value.shape)}"
+        )
+    return value.to(image).reshape(-1, *[1] * (image.ndim - 1))
+
+
+class AnchoredPath(ABC):
+    """What all paths share. A subclass gives five functions of time; everything else follows from them.
+
+    Times are numbers, or tensors of shape () or (N,). Coefficients are float64 tensors shaped like the time; results
+    with images have the type and device of the image.
+
+    Attributes:
+        scale: standard deviation of the noise where s_t = 1, in the units of the working space; 0 for no noise.
+        end: the last time: T for discrete paths, 1 for `ContinuousVP`.
+    """
+
+    def __init__(self, scale: float, end: float):
+        if not 0 <= scale < float("inf"):
+            raise ValueError(f"the scale of the noise must be a number of at least 0, got {scale}")
+        self.scale = float(scale)
+        self.end = end
+
+    @abstractmethod
+    def signal(self, t: Time) -> Tensor:
+        """The signal a_t: 1 at t = 0, falling."""
+
+    @abstractmethod
+    def noise(self, t: Time) -> Tensor:
+        """The noise level s_t: 0 at t = 0, growing."""
+
+    @abstractmethod
+    def transition(self, t: Time, s: Time) -> Tensor:
+        """The multiplier m(t|s), for s <= t: Cov(x_s, x_t | x_0) = m s_s^2 scale^2."""
+
+    @abstractmethod
+    def decay_rate(self, t: Time) -> Tensor:
+        """How fast the process forgets: the derivative of -log m(t|s) by t."""
+
+    @abstractmethod
+    def signal_rate(self, t: Time) -> Tensor:
+        """The derivative of a_t; from below where the rates of a discrete path jump."""
+
+    @abstractmethod
+    def variance_rate(self, t: Time) -> Tensor:
+        """The derivative of s_t^2; from below where the rates of a discrete path jump."""
+
+    def diffusion(self, t: Time) -> Tensor:
+        """The factor g_t of the Wiener process in the forward equation: g^2 = scale^2 (d(s^2)/dt + 2 s^2 decay)."""
+        return self.scale * (self.variance_rate(t) + 2 * self.decay_rate(t) * self.noise(t).square()).sqrt()
+
+    def times(self, steps: int, last: float = 0.0) -> list[float]:
+        """Evenly spaced times from `end` down to `last`, for samplers.
+
+        Args:
+            steps: number of steps between them, at least 1.
+            last: the time to stop at, from 0 to below `end`. The probability flow must stop above 0.
+
+        Returns:
+            `steps` + 1 falling times.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
+        if not 0 <= last < self.end:
+            raise ValueError(f"last must be at least 0 and below the end of the path, {self.end}, got {last}")
+        return torch.linspace(self.end, last, steps + 1, dtype=torch.float64).tolist()
+
+    def marginal(self, x0: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x_t given the clean image.
+
+        Args:
+            x0: (N, ...) clean images in the working space.
+            anchor: the point that the path fades to, broadcastable to `x0`.
+            t: times in [0, end].
+
+        Returns:
+            The mean, shaped like `x0`, and the standard deviation, shape () or (N, 1, ...).
+
+        Raises:
+            ValueError: a time is out of range or has the wrong shape.
+        """
+        return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.scale * self.noise(t), x0)
+
+    def perturb(self, x0: Tensor, anchor: Tensor, t: Time, noise: Tensor) -> Tensor:
+        """x_t made from the clean image and standard normal noise.
+
+        Args:
+            x0: (N, ...) clean images in the working space.
+            anchor: broadcastable to `x0`.
+            t: times in [0, end].
+            noise: shaped like `x0`.
+
+        Returns:
+            Shaped like `x0`.
+
+        Raises:
+            ValueError: a time is out of range or has the wrong shape.
+        """
+        mean, std = self.marginal(x0, anchor, t)
+        return mean + std * noise
+
+    def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
+        """Where sampling starts: the anchor with the noise of the last time.
+
+        The marginal there has the mean anchor + a_T (x_0 - anchor); the part that a sampler cannot know is left out.
+
+        Args:
+            anchor: broadcastable to `noise`.
+            noise: (N, ...) standard normal.
+
+        Returns:
+            Shaped like `noise`.
+        """
+        return anchor + broadcast(self.scale * self.noise(self.end), noise) * noise
+
+    def posterior(
+        self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time, s: Time, eta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """One step back, from time t to s: mean and standard deviation of x_s given x_t and the clean image.
+
+        With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
+        anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation scale * zeta. Every eta keeps
+        the marginals. At eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and
+        Abbeel 2020), of ResShift (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is
+        DDIM's (Song, Meng, and Ermon 2021) and that of SinSR's teacher. At scale = 0 it is DeltaDiff's.
+
+        Args:
+            x_t: (N, ...) images at time t.
+            x0: clean images or their prediction, shaped like `x_t`.
+            anchor: broadcastable to `x_t`.
+            t: times in (0, end].
+            s: times in [0, t).
+            eta: share of fresh noise, in [0, 1].
+
+        Returns:
+            The mean, shaped like `x_t`, and the standard deviation, shape () or (N, 1, ...).
+
+        Raises:
+            ValueError: `eta` or a time is out of range, or a time has the wrong shape.
+        """
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is deterministic, 1 the posterior")
+        t, s = self._moment(t), self._moment(s)
+        if t.device.type == "cpu" and s.device.type == "cpu" and not bool(((s < t) & (t > 0)).all()):
+            raise ValueError(f"a step back goes from t to a smaller s, got t = {t.tolist()} and s = {s.tolist()}")
+        s_t, s_s = self.noise(t), self.noise(s)
+        correlation = (self.transition(t, s) * s_s / s_t).square()
+        kept = s_s * (1 - eta**2 * (1 - correlation)).sqrt()
+        fresh = eta * s_s * (1 - correlation).clamp(min=0).sqrt()  # rounding can leave -1e-17
+        offset = x0 - anchor
+        residual = x_t - anchor - broadcast(self.signal(t), x_t) * offset
+        mean = anchor + broadcast(self.signal(s), x_t) * offset + broadcast(kept / s_t, x_t) * residual
+        return mean, broadcast(self.scale * fresh, x_t)
+
+    def velocity(self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time) -> Tensor:
+        """dx/dt of the probability flow, when `x0` is the prediction of the clean image from x_t.
+
+        It is the derivative of the marginal at fixed noise (Song et al. 2021). At t = 0 the noise level starts like
+        sqrt(t), and the velocity has no value.
+
+        Args:
+            x_t: (N, ...) images at time t.
+            x0: predicted clean images, shaped like `x_t`.
+            anchor: broadcastable to `x_t`.
+            t: times in (0, end].
+
+        Returns:
+            Shaped like `x_t`, in working units per unit of time.
+
+        Raises:
+            ValueError: a time is out of range or has the wrong shape.
+        """
+        t = self._moment(t)
+        if t.device.type == "cpu" and not bool((t > 0).all()):
+            raise ValueError(f"the velocity has no value at t = 0, got t = {t.tolist()}; stop at a small positive time")
+        growth = self.variance_rate(t) / (2 * self.noise(t).square())
+        offset = x0 - anchor
+        residual = x_t - anchor - broadcast(self.signal(t), x_t) * offset
+        return broadcast(self.signal_rate(t), x_t) * offset + broadcast(growth, x_t) * residual
+
+    def _moment(self, t: Time) -> Tensor:
+        """`t` as a float64 tensor, checked. Times on a GPU are not: the check would wait for it at every step."""
+        moment = torch.as_tensor(t, dtype=torch.float64)
+        if moment.ndim > 1:
+            raise ValueError(f"a time must be a number or a tensor of shape () or (N,), got {tuple(moment.shape)}")
+        if moment.device.type == "cpu" and not bool(((moment >= 0) & (moment <= self.end)).all()):
+            raise ValueError(f"times of this path lie in [0, {self.end}], got {moment.tolist()}")
+        return moment
+
+
+class _Decaying(AnchoredPath):
+    """Paths with a_t = exp(-D_t) and s_t^2 = 1 - a_t^2: both are functions of the decay D_t alone."""
+
+    @abstractmethod
+    def decay(self, t: Time) -> Tensor:
+        """D_t = -log a_t: 0 at t = 0, growing."""
+
+    def signal(self, t: Time) -> Tensor:
+        """The signal a_t = exp(-D_t)."""
+        return torch.exp(-self.decay(t))
+
+    def noise(self, t: Time) -> Tensor:
+        """The noise level s_t = sqrt(1 - exp(-2 D_t))."""
+        return torch.expm1(-2 * self.decay(t)).neg().sqrt()
+
+    def transition(self, t: Time, s: Time) -> Tensor:
+        """The multiplier m(t|s) = a_t / a_s."""
+        return torch.exp(self.decay(s) - self.decay(t))
+
+    def signal_rate(self, t: Time) -> Tensor:
+        """The derivative -D'_t a_t."""
+        return -self.decay_rate(t) * self.signal(t)
+
+    def variance_rate(self, t: Time) -> Tensor:
+        """The derivative 2 D'_t a_t^2."""
+        return 2 * self.decay_rate(t) * self.signal(t).square()
+
+
+class ContinuousVP(_Decaying):
+    """The variance-preserving SDE with a linear rate (Song et al. 2021), on t in [0, 1]; ECDP's path.
+
+    Args:
+        beta_min: rate at t = 0, positive.
+        beta_max: rate at t = 1, at least `beta_min`.
+        scale: 0.2 in ECDP, with images in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, scale: float = 1.0):
+        if not 0 < beta_min <= beta_max < float("inf"):
+            raise ValueError(f"need 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
+        super().__init__(scale, 1.0)
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def decay(self, t: Time) -> Tensor:
+        """D_t, half the integral of the rate."""
+        return vp_decay(self._moment(t), self.beta_min, self.beta_max)
+
+    def decay_rate(self, t: Time) -> Tensor:
+        """Half the rate beta(t)."""
+        return vp_beta(self._moment(t), self.beta_min, self.beta_max) / 2
+
+
+class _Tabled:
+    """A growing function of time known at t = 0..T, linear in between."""
+
+    def __init__(self, increments: Tensor):
+        self.values = torch.cat([increments.new_zeros(1), increments.cumsum(0)])
+        self.increments = increments
+
+    def __call__(self, t: Tensor) -> Tensor:
+        step = self._step(t)
+        share = t - (step - 1)  # exactly 1 at whole times
+        values = self.values.to(t.device)
+        return (1 - share) * values[step - 1] + share * values[step]
+
+    def rate(self, t: Tensor) -> Tensor:
+        return self.increments.to(t.device)[self._step(t) - 1]
+
+    @staticmethod
+    def _step(t: Tensor) -> Tensor:
+        return t.ceil().long().clamp(min=1)  # time 0 belongs to the first step
+
+
+class _Stepped(AnchoredPath):
+    """Paths of T steps: `times` gives whole numbers."""
+
+    def times(self, steps: int, last: float = 0.0) -> list[float]:
+        """Evenly spaced times from T down to `last`, rounded to whole numbers.
+
+        Args:
+            steps: number of steps between them, from 1 to T - `last`.
+            last: the time to stop at, a whole number from 0 to below T.
+
+        Returns:
+            `steps` + 1 falling whole numbers.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        if last != int(last) or (isinstance(steps, int) and steps > self.end - last):
+            raise ValueError(f"this path has {self.end:g} whole steps, got steps={steps} down to time {last:g}")
+        return [float(round(t)) for t in super().times(steps, last)]
+
+
+class _SteppedDecay(_Stepped, _Decaying):
+    """Paths of T steps given by how much -log a_t grows in each."""
+
+    def __init__(self, increments: Tensor, scale: float):
+        super().__init__(scale, float(len(increments)))
+        self._table = _Tabled(increments)
+
+    def decay(self, t: Time) -> Tensor:
+        """D_t = -log a_t."""
+        return self._table(self._moment(t))
+
+    def decay_rate(self, t: Time) -> Tensor:
+        """The growth of D_t in the step that ends at or after t."""
+        return self._table.rate(self._moment(t))
+
+
+class DiscreteVP(_SteppedDecay):
+    """DDPM's chain (Ho, Jain, and Abbeel 2020): a_t = sqrt(abar_t), s_t = sqrt(1 - abar_t).
+
+    The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, the scale, and the betas.
+
+    Args:
+        betas: (T,) variances of the steps, strictly between 0 and 1.
+        scale: 1 in images from -1 to 1, so 0.5 in images from 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, betas: Tensor, scale: float = 1.0):
+        betas = _require_table(betas, "betas")
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f"betas must lie strictly between 0 and 1, got {betas.min():.4g} to {betas.max():.4g}")
+        super().__init__(-0.5 * torch.log1p(-betas), scale)
+
+
+class MeanReverting(_SteppedDecay):
+    """IR-SDE's path (Luo et al. 2023): a_t = exp(-theta_bar_t), s_t = sqrt(1 - exp(-2 theta_bar_t)).
+
+    Args:
+        thetas: (T,) reversion in each step, theta_t dt, positive.
+        scale: lambda of the paper; 30/255 in the released super-resolution, with images in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, thetas: Tensor, scale: float = 30 / 255):
+        thetas = _require_table(thetas, "thetas")
+        if not bool((thetas > 0).all()):
+            raise ValueError(f"thetas must be positive, got {thetas.min():.4g}")
+        super().__init__(thetas, scale)
+
+
+class ResidualShift(_Stepped):
+    """ResShift's path (Yue et al. 2023): a_t = 1 - eta_t, s_t = sqrt(eta_t), and noise that is never forgotten, m = 1.
+
+    With kappa = 0 it is DeltaDiff's.
+
+    Args:
+        sqrt_etas: (T,) square roots of the shares, strictly increasing, above 0 and at most 1.
+        kappa: the scale, in the units of the latent; 2 in the released configurations.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, sqrt_etas: Tensor, kappa: float = 2.0):
+        etas = _require_table(sqrt_etas, "sqrt_etas").square()
+        increments = torch.diff(etas, prepend=etas.new_zeros(1))
+        if not bool((sqrt_etas > 0).all() and (sqrt_etas <= 1).all() and (increments > 0).all()):
+            raise ValueError(f"sqrt_etas must grow strictly, above 0 and at most 1, got {sqrt_etas.tolist()}")
+        super().__init__(kappa, float(len(etas)))
+        self._table = _Tabled(increments)
+
+    def signal(self, t: Time) -> Tensor:
+        """The signal a_t = 1 - eta_t."""
+        return 1 - self._table(self._moment(t))
+
+    def noise(self, t: Time) -> Tensor:
+        """The noise level s_t = sqrt(eta_t)."""
+        return self._table(self._moment(t)).sqrt()
+
+    def transition(self, t: Time, s: Time) -> Tensor:
+        """The multiplier m = 1: the increments of the noise are independent."""
+        return torch.ones_like(self._moment(t) - self._moment(s))
+
+    def decay_rate(self, t: Time) -> Tensor:
+        """Zero: nothing is forgotten."""
+        return torch.zeros_like(self._moment(t))
+
+    def signal_rate(self, t: Time) -> Tensor:
+        """Minus the growth of eta in the step that ends at or after t."""
+        return -self.variance_rate(t)
+
+    def variance_rate(self, t: Time) -> Tensor:
+        """The growth of eta in the step that ends at or after t."""
+        return self._table.rate(self._moment(t))
+
+
+def _require_table(table: Tensor, name: str) -> Tensor:
+    if not isinstance(table, Tensor) or table.ndim != 1 or len(table) == 0:
+        given = tuple(table.shape) if isinstance(table, Tensor) else type(table).__name__
+        raise ValueError(f"{name} must be a tensor of shape (T,) with an entry per step, got {given}")
+    return table.detach().to("cpu", torch.float64)
