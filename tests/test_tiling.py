@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srbook.catalog import load, trained
+from srbook.catalog import load
 from srbook.methods import Bicubic, Method, Regression
 from srbook.samplers import SampleResult
 from srbook.tiling import tile_starts, tile_windows, upscale_tiled
@@ -171,8 +171,6 @@ def test_static_progress_counts_tiles(capsys: pytest.CaptureFixture, monkeypatch
 
 def test_default_overlap_is_enough_for_the_shipped_model():
     """Its field reaches 65 pixels on paper, but beyond 16 it weighs next to nothing."""
-    if "rrdb-small" not in trained():
-        pytest.skip("the weights of rrdb-small are not in this tree")
     method, lr = load("rrdb-small"), image(100, 90)
     whole, tiled = method.upscale(lr).image, upscale_tiled(method, lr, tile=64, overlap=16)
     assert (whole - tiled).abs().max() < 1 / 255
