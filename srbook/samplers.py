@@ -16,7 +16,8 @@ from torch import Tensor
 from srbook.paths import AnchoredPath, broadcast
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Solver = Literal["euler", "heun", "rk4"]
+Solver = Literal["euler", "heun", "rk4", "dopri5"]
+Variance = Literal["posterior", "forward"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,20 @@ def ancestral(
     times: Sequence[float],
     *,
     eta: float = 1.0,
+    variance: Variance = "posterior",
     generator: torch.Generator | None = None,
     keep: bool = False,
 ) -> SampleResult:
     """Step back through `times` with `AnchoredPath.posterior`, one evaluation each.
 
     At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift; at eta = 0 it is DDIM and the
-    teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed.
+    teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is
+    :eq:`eq-one-step` (chapter 5).
+
+    DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
+    right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance
+    of the way out, scale^2 (s_t^2 - m(t|s)^2 s_s^2): beta_t in DDPM's whole steps, and the choice of SR3's paper. The
+    smaller the steps, the less they differ.
 
     Args:
         path: the path to walk back.
@@ -59,6 +67,7 @@ def ancestral(
         anchor: broadcastable to `x`.
         times: falling, at least two; `path.times(steps)` spaces them evenly. The last may be 0.
         eta: share of fresh noise, in [0, 1].
+        variance: of the fresh noise, "posterior" or "forward"; "forward" needs eta = 1. No noise enters at time 0.
         generator: source of the noise; None uses torch's global one.
         keep: keep the state at every time.
 
@@ -66,12 +75,21 @@ def ancestral(
         The state at the last time; nfe is the number of steps.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, or are too few; or `eta` is out of range.
+        ValueError: `times` do not fall, leave the path, or are too few; `eta` is out of range; or `variance` is
+            unknown or does not go with `eta`.
     """
+    if variance not in get_args(Variance):
+        raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
+    if variance == "forward" and eta != 1:
+        raise ValueError(f'variance="forward" needs eta = 1, got eta = {eta}; the variance "posterior" takes any eta')
 
     def step(x: Tensor, t: float, s: float) -> Tensor:
         mean, std = path.posterior(x, _call(denoise, x, t), anchor, t, s, eta)
-        return mean if eta == 0 or s == 0 else mean + std * _normal(x, generator)
+        if eta == 0 or s == 0:
+            return mean
+        if variance == "forward":
+            std = std * broadcast(path.noise(t) / path.noise(s), x)
+        return mean + std * _normal(x, generator)
 
     return _walk(path, step, x, times, keep, evaluations=1)
 
@@ -84,12 +102,25 @@ def probability_flow(
     times: Sequence[float],
     *,
     solver: Solver = "heun",
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
     keep: bool = False,
 ) -> SampleResult:
     """Solve dx/dt = `AnchoredPath.velocity` down the given times: deterministic (Song et al. 2021).
 
-    The error falls with the first, second, or fourth power of the step where the rates of the path are smooth. On
-    discrete paths, whole times keep every step inside a smooth piece.
+    Implements :eq:`eq-probability-flow` (chapter 4).
+
+    With "euler", "heun", or "rk4" the steps go from time to time, and the error falls with the first, second, or fourth
+    power of the step where the rates of the path are smooth. On discrete paths, whole times keep every step inside a
+    smooth piece.
+
+    "dopri5" chooses its own steps between the first and the last time: Dormand and Prince's pair of orders 5 and 4, in
+    torchdiffeq. It estimates its error in each step and repeats a step where the root mean square of
+    error / (atol + rtol |x|), over the whole batch, is above 1. So all images of a batch share their steps, and an
+    image alone may take others. The tolerance bounds the error of a step, not of the end. Discrete paths work, but
+    their rates are constant between whole numbers and jump there. The steps meet these kinks, and the estimate misses a
+    part of them: with 200 steps an error of about 2e-3 stays however tight the tolerance, while the evaluations soar.
+    To be exact on a discrete path, take "rk4" at whole times.
 
     Args:
         path: the path to walk back.
@@ -97,14 +128,17 @@ def probability_flow(
         x: (N, ...) state at `times[0]`.
         anchor: broadcastable to `x`.
         times: falling, at least two, all above 0, where the velocity has no value: `path.times(steps, last=...)`.
-        solver: "euler", "heun", or "rk4"; 1, 2, or 4 evaluations a step.
-        keep: keep the state at every time.
+        solver: "euler", "heun", or "rk4" with 1, 2, or 4 evaluations a step; or "dopri5".
+        rtol: relative tolerance of "dopri5", positive; the other solvers do not use it.
+        atol: absolute tolerance of "dopri5", in working units, positive.
+        keep: keep the state at every time. Those of "dopri5" are interpolated inside its steps.
 
     Returns:
-        The state at the last time, which still has the noise of that time.
+        The state at the last time, which still has the noise of that time; nfe counts every evaluation.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, reach 0, or are too few; or the solver is unknown.
+        ValueError: `times` do not fall, leave the path, reach 0, or are too few; the solver is unknown; or a tolerance
+            is not positive or cannot be met.
     """
     if solver not in get_args(Solver):
         raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
@@ -114,8 +148,12 @@ def probability_flow(
     def slope(x: Tensor, t: float) -> Tensor:
         return path.velocity(x, _call(denoise, x, t), anchor, t)
 
+    if solver == "dopri5":
+        return _dormand_prince(slope, x, _falling(path, times), rtol, atol, keep)
+
     def step(x: Tensor, t: float, s: float) -> Tensor:
         h = s - t
+        s = math.nextafter(s, t)  # where the rates of a discrete path jump at s, take those of this step
         first = slope(x, t)
         if solver == "euler":
             return x + h * first
@@ -143,6 +181,7 @@ def reverse_sde(
 
     dx = (velocity - eta^2 g^2 score / 2) dt + eta g dw, backward in time. eta = 1 is the reverse of the process and
     eta = 0 the probability flow by Euler's method; the exact solutions have the same marginals for every eta.
+    Implements :eq:`eq-reverse-sde` (chapter 4).
 
     Args:
         path: the path to walk back; its scale must be positive.
@@ -175,7 +214,7 @@ def reverse_sde(
 def euler_maruyama(
     path: AnchoredPath, x_t: Tensor, x0: Tensor, anchor: Tensor, t: float, s: float, eta: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """One step of `reverse_sde` from time t to s, without its noise.
+    """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde` (chapter 4).
 
     Args:
         path: the path; its scale must be positive.
@@ -207,17 +246,51 @@ def _walk(
     keep: bool,
     evaluations: int,
 ) -> SampleResult:
-    times = [float(t) for t in times]
-    if len(times) < 2 or any(not later > earlier for later, earlier in pairwise(times)):
-        raise ValueError(f"times must fall, and be at least two, got {times}; path.times(steps) makes them")
-    if not (times[0] <= path.end and times[-1] >= 0):  # before any work is done
-        raise ValueError(f"times of this path lie in [0, {path.end}], got {times[0]} down to {times[-1]}")
+    times = _falling(path, times)
     trajectory = [x] if keep else []
     for t, s in pairwise(times):
         x = step(x, t, s)
         if keep:
             trajectory.append(x)
     return SampleResult(x, trajectory, times if keep else [], evaluations * (len(times) - 1))
+
+
+def _dormand_prince(
+    slope: Callable[[Tensor, float], Tensor], x: Tensor, times: list[float], rtol: float, atol: float, keep: bool
+) -> SampleResult:
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"rtol and atol must be positive, got rtol={rtol} and atol={atol}")
+    from torchdiffeq import odeint
+
+    evaluations = 0
+
+    def counted(t: Tensor, x: Tensor) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        # The solver rounds t to the type of x.
+        return slope(x, min(max(float(t), times[-1]), times[0]))
+
+    grid = torch.tensor(times if keep else [times[0], times[-1]], dtype=torch.float64, device=x.device)
+    # A step ends at the last time exactly; else the solver would step over it, perhaps below 0, and come back.
+    # The first step is given, since the solver's own guess depends on x and would put wrong terms into gradients.
+    options = {"step_t": grid[-1:], "first_step": (times[0] - times[-1]) / 100}
+    try:
+        states = odeint(counted, x, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
+    except AssertionError as error:
+        raise ValueError(
+            f"dopri5 gave up after {evaluations} evaluations with rtol={rtol}, atol={atol} in {x.dtype}: {error}. "
+            "Loosen the tolerances, use float64, or look for infinite predictions of the denoiser."
+        ) from error
+    return SampleResult(states[-1], list(states) if keep else [], times if keep else [], evaluations)
+
+
+def _falling(path: AnchoredPath, times: Sequence[float]) -> list[float]:
+    times = [float(t) for t in times]
+    if len(times) < 2 or any(not later > earlier for later, earlier in pairwise(times)):
+        raise ValueError(f"times must fall, and be at least two, got {times}; path.times(steps) makes them")
+    if not (times[0] <= path.end and times[-1] >= 0):  # before any work is done
+        raise ValueError(f"times of this path lie in [0, {path.end}], got {times[0]} down to {times[-1]}")
+    return times
 
 
 def _call(denoise: Denoiser, x: Tensor, t: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Schedules: how signal fades and noise grows. Plain functions that give float64 tables, one entry per time step.
+"""Schedules: how signal fades and noise grows. Plain functions that give float64 tables on the CPU, one entry per step.
 
 Entry t - 1 of a table belongs to time t = 1..T; time 0 is the clean image and has no entry.
 """
@@ -30,7 +30,7 @@ def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """
     _require_steps(steps, 1)
     _require_open_unit(start=start, end=end)
-    return torch.linspace(start, end, steps, dtype=torch.float64)
+    return torch.linspace(start, end, steps, dtype=torch.float64, device="cpu")
 
 
 def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
@@ -53,7 +53,7 @@ def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tenso
     _require_open_unit(max_beta=max_beta)
     if not 0 <= s < math.inf:
         raise ValueError(f"s must not be negative, got {s}; the usual value is 0.008")
-    u = torch.arange(steps + 1, dtype=torch.float64) / steps
+    u = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
     f = torch.cos((u + s) / (1 + s) * (math.pi / 2)).square()
     return (1 - f[1:] / f[:-1]).clamp(max=max_beta)
 
@@ -90,7 +90,7 @@ def resshift_sqrt_etas(
             f"sqrt_eta_end must be above sqrt(eta_1) = min(min_noise_level / kappa, min_noise_level) = {first:.4g} "
             f"and at most 1, got {sqrt_eta_end}"
         )
-    u = (torch.arange(steps, dtype=torch.float64) / (steps - 1)) ** power
+    u = (torch.arange(steps, dtype=torch.float64, device="cpu") / (steps - 1)) ** power
     return first ** (1 - u) * sqrt_eta_end**u
 
 
@@ -114,14 +114,14 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
     _require_steps(steps, 1)
     _require_open_unit(end=end)
     if shape == "cosine":
-        u = torch.arange(2, steps + 2, dtype=torch.float64) / (steps + 2)
+        u = torch.arange(2, steps + 2, dtype=torch.float64, device="cpu") / (steps + 2)
         angle = (torch.cat([u.new_zeros(1), u]) + 0.008) / 1.008 * (math.pi / 2)
         squared = torch.cos(angle).square()
         theta = 1 - squared[1:] / squared[0]
     elif shape == "linear":  # DDPM's range; the factor that adapts it to T goes out with dt
-        theta = torch.linspace(1e-4, 0.02, steps + 1, dtype=torch.float64)[1:]
+        theta = torch.linspace(1e-4, 0.02, steps + 1, dtype=torch.float64, device="cpu")[1:]
     elif shape == "constant":
-        theta = torch.ones(steps, dtype=torch.float64)
+        theta = torch.ones(steps, dtype=torch.float64, device="cpu")
     else:
         raise ValueError(f"shape must be one of {', '.join(get_args(ThetaShape))}, got {shape!r}")
     return theta * (-math.log(end) / theta.sum())
@@ -129,6 +129,8 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
 
 def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Rate beta(t) = beta_min + (beta_max - beta_min) t of the variance-preserving SDE (Song et al. 2021).
+
+    Implements the rate in :eq:`eq-vp-sde` (chapter 4).
 
     Args:
         t: times in [0, 1], any shape.
@@ -143,6 +145,8 @@ def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
 
 def vp_decay(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Half the integral of `vp_beta` from 0 to t; the signal left at time t is exp(-vp_decay(t)).
+
+    Implements :eq:`eq-vp-signal` (chapter 4).
 
     Args:
         t: times in [0, 1], any shape.

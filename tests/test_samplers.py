@@ -1,6 +1,7 @@
 """Samplers against exact Gaussians and mixtures, the released loops, and the order of the solvers."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,12 @@ def at_the_end(path: AnchoredPath, prior: GaussianMixture, count: int, generator
 SAMPLERS: dict[str, Callable[..., SampleResult]] = {
     "eta1": lambda p, d, x, g: ancestral(p, d, x, ANCHOR, p.times(200), generator=g),
     "eta0.5": lambda p, d, x, g: ancestral(p, d, x, ANCHOR, p.times(200), eta=0.5, generator=g),
+    "forward": lambda p, d, x, g: ancestral(p, d, x, ANCHOR, p.times(200), variance="forward", generator=g),
     "ddim": lambda p, d, x, g: ancestral(p, d, x, ANCHOR, p.times(200), eta=0.0),
     "flow": lambda p, d, x, g: probability_flow(p, d, x, ANCHOR, p.times(199, last=p.end / 200)),
+    "dopri5": lambda p, d, x, g: probability_flow(
+        p, d, x, ANCHOR, [p.end, p.end / 200], solver="dopri5", rtol=1e-4, atol=1e-4
+    ),
     "sde": lambda p, d, x, g: reverse_sde(p, d, x, ANCHOR, p.times(200), generator=g),
 }
 
@@ -104,6 +109,114 @@ def test_order_of_convergence(solver: str, order: int) -> None:
 
     coarse, fine = error(40), error(80)
     assert np.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+
+
+class Counted:
+    """A denoiser that counts its calls and remembers their times."""
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor]):
+        self.denoise, self.times = denoise, []
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        assert t.shape == x.shape[:1] and t.dtype == x.dtype and bool((t == t[0]).all())
+        self.times.append(float(t[0]))
+        return self.denoise(x, t)
+
+
+def test_dopri5_meets_its_tolerance_and_counts_every_call() -> None:
+    path, prior = PATHS["continuous"], gaussian(PRIOR.means[0, :1], PRIOR.covariances[0, :1, :1])
+    x, errors, counts = torch.tensor([[1.0], [-0.4]], dtype=torch.float64), [], []
+    for tolerance in (1e-3, 1e-5, 1e-7, 1e-9):
+        denoise = Counted(lambda x, t: prior.posterior_mean(path, x, ANCHOR[:1], t[0]))
+        end = probability_flow(
+            path, denoise, x, ANCHOR[:1], [1.0, 0.01], solver="dopri5", rtol=tolerance, atol=tolerance
+        )
+        assert end.nfe == len(denoise.times) and end.trajectory == [] and end.times == []
+        assert min(denoise.times) == pytest.approx(0.01) and max(denoise.times) == 1.0  # it never leaves the interval
+        errors.append((end.image - exact_flow(path, x, 1.0, 0.01)).abs().max().item())
+        counts.append(end.nfe)
+        assert errors[-1] < 20 * tolerance
+    assert sorted(set(counts)) == counts and counts[0] < 60
+    assert all(later < earlier / 10 for earlier, later in pairwise(errors))
+
+
+@pytest.mark.parametrize(  # on discrete paths the kinks of the rates bound what the tolerance can do
+    ("name", "dtype", "tolerance"),
+    [
+        ("continuous", torch.float64, 3e-4),
+        ("continuous", torch.float32, 3e-4),
+        ("ddpm", torch.float32, 8e-3),
+        ("resshift", torch.float64, 8e-3),
+    ],
+)
+def test_dopri5_equals_rk4_with_many_steps(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    path = PATHS[name]
+    x, last = at_the_end(path, MIXTURE, 16, torch.Generator().manual_seed(0)), path.end / 50
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return exact(path, MIXTURE)(x.double(), t.double()).to(x)
+
+    fine = probability_flow(path, denoise, x, ANCHOR, path.times(196, last=last), solver="rk4").image
+    adaptive = probability_flow(
+        path, denoise, x.to(dtype), ANCHOR.to(dtype), [path.end, last], solver="dopri5", rtol=1e-5, atol=1e-5
+    )
+    assert adaptive.image.dtype == dtype
+    assert_allclose(adaptive.image, fine, atol=tolerance)
+
+
+def test_dopri5_keeps_the_states_at_the_given_times() -> None:
+    path, prior = PATHS["continuous"], gaussian(PRIOR.means[0, :1], PRIOR.covariances[0, :1, :1])
+    x, times = torch.tensor([[1.0], [-0.4]], dtype=torch.float64), [1.0, 0.83, 0.4, 0.35, 0.1]
+
+    def run(times: list[float], keep: bool) -> SampleResult:
+        denoise = Counted(lambda x, t: prior.posterior_mean(path, x, ANCHOR[:1], t[0]))
+        return probability_flow(path, denoise, x, ANCHOR[:1], times, solver="dopri5", rtol=1e-7, atol=1e-7, keep=keep)
+
+    kept = run(times, keep=True)
+    assert kept.times == times and torch.equal(kept.trajectory[0], x) and torch.equal(kept.trajectory[-1], kept.image)
+    for t, state in zip(times, kept.trajectory, strict=True):
+        assert_allclose(state, exact_flow(path, x, 1.0, t), atol=1e-5)
+    plain = run([1.0, 0.1], keep=False)  # the times between do not change the steps
+    assert torch.equal(plain.image, kept.image) and plain.nfe == kept.nfe
+
+
+def test_forward_variance_is_that_of_the_way_out() -> None:
+    """DDPM's second choice: sqrt(beta_t) in whole steps, for every path the marginal variance minus what is kept."""
+    betas = linear_betas(200, 1e-4, 0.08)
+    x = torch.full((1, 2), 0.4, dtype=torch.float64)
+
+    def fresh(path: AnchoredPath, t: float, s: float) -> Tensor:
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+        generator = torch.Generator().manual_seed(0)
+        end = ancestral(path, lambda x, t: 0.5 * x, x, ANCHOR, [t, s], variance="forward", generator=generator).image
+        return (end - path.posterior(x, 0.5 * x, ANCHOR, t, s)[0]) / noise
+
+    for t in (2, 100, 200):
+        assert_allclose(fresh(PATHS["ddpm"], t, t - 1), 0.5 * betas[t - 1].sqrt().expand(1, 2), rtol=1e-9)
+    for path in PATHS.values():
+        t, s = 0.75 * path.end, 0.5 * path.end
+        variance = path.noise(t) ** 2 - (path.transition(t, s) * path.noise(s)) ** 2
+        assert_allclose(fresh(path, t, s), path.scale * variance.sqrt().expand(1, 2), rtol=1e-9)
+    generator = torch.Generator().manual_seed(0)
+    last = ancestral(PATHS["ddpm"], lambda x, t: 0.5 * x, x, ANCHOR, [1, 0], variance="forward", generator=generator)
+    assert_allclose(last.image, 0.5 * x, rtol=1e-12)  # nothing fresh in the last step
+
+
+@pytest.mark.parametrize(("solver", "tolerance"), [("euler", 0.02), ("heun", 2e-4), ("rk4", 1e-6)])
+@pytest.mark.parametrize("name", ["ddpm", "resshift", "irsde"])
+def test_whole_times_keep_the_order_on_discrete_paths(name: str, solver: str, tolerance: float) -> None:
+    """The rates jump between steps; the end of a step must not see those of the next."""
+    path, prior = PATHS[name], gaussian(PRIOR.means[0, :1], PRIOR.covariances[0, :1, :1])
+    x = torch.tensor([[1.0], [-0.4]], dtype=torch.float64)
+    end = probability_flow(
+        path,
+        lambda x, t: prior.posterior_mean(path, x, ANCHOR[:1], t[0]),
+        x,
+        ANCHOR[:1],
+        path.times(180, last=20),
+        solver=solver,
+    )
+    assert (end.image - exact_flow(path, x, 200, 20)).abs().max() < tolerance
 
 
 def test_released_resshift_loop(vectors: Path) -> None:
@@ -176,6 +289,26 @@ def test_gradients_flow_to_the_start() -> None:
     assert bool((x.grad.abs() > 0).all())
 
 
+def test_gradients_flow_through_dopri5() -> None:
+    """The flow of a Gaussian is linear in its start: its derivative is the ratio of the standard deviations."""
+    path, prior = PATHS["continuous"], gaussian(PRIOR.means[0, :1], PRIOR.covariances[0, :1, :1])
+    x = torch.tensor([[1.0], [-0.4]], dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    slope = exact_flow(path, one, 1.0, 0.1) - exact_flow(path, 0 * one, 1.0, 0.1)
+    end = probability_flow(
+        path,
+        lambda x, t: prior.posterior_mean(path, x, ANCHOR[:1], t[0]),
+        x,
+        ANCHOR[:1],
+        [1.0, 0.1],
+        solver="dopri5",
+        rtol=1e-8,
+        atol=1e-8,
+    )
+    end.image.sum().backward()
+    assert_allclose(x.grad, slope.expand(2, 1), rtol=1e-5)
+
+
 X = torch.zeros(1, 2)
 
 
@@ -190,7 +323,20 @@ X = torch.zeros(1, 2)
         (lambda p, d: reverse_sde(p, d, X, X, [1.0, 0.5], eta=-1.0), r"eta must lie in \[0, 1\], got -1.0"),
         (lambda p, d: probability_flow(p, d, X, X, [1.0, 0.0]), "stop at a time above 0, got 0.0"),
         (lambda p, d: probability_flow(p, d, X, X, []), "at least two"),
-        (lambda p, d: probability_flow(p, d, X, X, [1.0, 0.5], solver="dopri5"), "one of euler, heun, rk4"),
+        (
+            lambda p, d: probability_flow(p, d, X, X, [1.0, 0.5], solver="rk45"),
+            "one of euler, heun, rk4, dopri5, got 'rk45'",
+        ),
+        (lambda p, d: probability_flow(p, d, X, X, [1.0, 0.0], solver="dopri5"), "stop at a time above 0, got 0.0"),
+        (lambda p, d: probability_flow(p, d, X, X, [0.5, 1.0], solver="dopri5"), "times must fall"),
+        (lambda p, d: probability_flow(p, d, X, X, [1.0, 0.5], solver="dopri5", rtol=0.0), "positive, got rtol=0.0"),
+        (lambda p, d: probability_flow(p, d, X, X, [1.0, 0.5], solver="dopri5", atol=-1.0), "and atol=-1.0"),
+        (
+            lambda p, d: probability_flow(p, lambda x, t: x / 0, X, X, [1.0, 0.5], solver="dopri5"),
+            r"gave up after \d+ evaluations with rtol=0.001, atol=0.001 in torch.float32",
+        ),
+        (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], variance="large"), "one of posterior, forward, got 'large'"),
+        (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], eta=0.5, variance="forward"), "needs eta = 1, got eta = 0.5"),
         (lambda p, d: reverse_sde(ResidualShift(torch.tensor([0.5]), 0.0), d, X, X, [1, 0]), "scale 0"),
     ],
 )
