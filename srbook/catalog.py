@@ -24,7 +24,7 @@ class Preset(BaseModel):
         source: bibliography key of the paper, empty for our own.
         method: a key of `srbook.methods.METHODS`.
         arguments: the method's constructor arguments.
-        training: settings of its training, None where nothing is trained.
+        training: settings of its training by stage (`Method.stages`), empty where nothing is trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,7 +34,7 @@ class Preset(BaseModel):
     source: str = ""
     method: str
     arguments: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig | None = None
+    training: dict[str, TrainingConfig] = Field(default_factory=dict)
 
 
 def presets() -> list[str]:

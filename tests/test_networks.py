@@ -123,7 +123,7 @@ def test_every_preset_builds_upscales_and_survives_saving(preset, tmp_path):
 @pytest.mark.parametrize("preset", [name for name in srbook.presets() if read_preset(name).training])
 def test_presets_describe_a_possible_training(preset):
     description = read_preset(preset)
-    assert description.training.patch_size % description.arguments["scale"] == 0
+    assert all(each.patch_size % description.arguments["scale"] == 0 for each in description.training.values())
     assert description.summary and description.method in METHODS
 
 

@@ -16,7 +16,7 @@ def test_recipe_describes_the_weights():
     told, method = recipe("rrdb-small"), srbook.load("rrdb-small")
     assert told["parameters"] == sum(parameter.numel() for parameter in method.parameters())
     assert method.arguments == read_preset("rrdb-small").arguments
-    assert told["steps"] == told["training"]["steps"] == read_preset("rrdb-small").training.steps
+    assert told["steps"] == told["training"]["steps"] == read_preset("rrdb-small").training["main"].steps
     assert told["hours"] > 0 and told["photos"] and told["machine"]
 
 

@@ -46,23 +46,27 @@ def train(
     """Train a preset on your images or on the sample photographs.
 
     The run's folder gets weights.safetensors (for srbook upscale --model), checkpoints, and log.jsonl. Ctrl-C finishes
-    the step and saves. The same command then goes on where it stopped, with the same result as if it had not.
+    the step and saves. The same command then goes on where it stopped, with the same result as if it had not. Methods
+    of several stages (an encoder first, then the diffusion) run through all of them; --steps and the other settings
+    then hold for each stage.
 
     \b
     Examples:
         srbook train --preset rrdb-tiny --data samples
+        srbook train --preset sr3-tiny --data photos/
         srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
         srbook train --preset rrdb-small --data photos/ --output runs/again --restart
     """
     from srbook.catalog import build, read_preset
 
     description = read_preset(preset)
-    if description.training is None:
+    if not description.training:
         raise ValueError(f"{preset} has nothing to train")
     where = choose_device(device)
     output = output or Path("runs") / preset
     chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    config = _with(description.training, {name: value for name, value in chosen.items() if value is not None})
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    configs = {stage: _with(config, changes) for stage, config in description.training.items()}
 
     import torch
 
@@ -71,26 +75,39 @@ def train(
     from srbook.training import Trainer
     from srbook.training.checkpoint import latest_checkpoint
 
-    torch.manual_seed(config.seed)  # fresh weights come from torch's global generator
+    torch.manual_seed(next(iter(configs.values())).seed)  # fresh weights come from torch's global generator
     method = build(preset)
     images = open_training_images(data)
-    batches = PairedPatches(
-        images,
-        scale=method.scale,
-        patch_size=config.patch_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
     watched = open_validation_images(validation, data, method.scale)
-    checkpoint = latest_checkpoint(output) if resume else None
-    trainer = Trainer(method, batches, config, output=output, validation=watched, device=where.type, restart=not resume)
     weights = sum(parameter.numel() for parameter in method.parameters())
-    typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {trainer.device}, into {output}")
-    if checkpoint is not None:
-        typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
-    result = trainer.fit()
-    if result.interrupted:
-        raise typer.Exit(130)
+    typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
+    for stage in method.stages:
+        config, folder = configs[stage], output if stage == method.stages[-1] else output / stage
+        batches = PairedPatches(
+            images,
+            scale=method.scale,
+            patch_size=config.patch_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        checkpoint = latest_checkpoint(folder) if resume else None
+        trainer = Trainer(
+            method,
+            batches,
+            config,
+            stage=stage,
+            output=folder,
+            validation=watched,
+            device=where.type,
+            restart=not resume,
+        )
+        if len(method.stages) > 1:
+            typer.echo(f"Stage {method.stages.index(stage) + 1} of {len(method.stages)}: {stage}")
+        if checkpoint is not None:
+            typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
+        result = trainer.fit()
+        if result.interrupted:
+            raise typer.Exit(130)
     typer.echo(f"Done after {result.step} step{'s' if result.step > 1 else ''}: {output / 'weights.safetensors'}")
 
 

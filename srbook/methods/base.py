@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,19 +21,26 @@ class Method(nn.Module, ABC):
     A subclass calls `super().__init__(scale=..., **its other arguments)`: these are what a checkpoint stores
     to rebuild the method, so they must be plain numbers, strings, lists and dicts.
 
+    Some methods train in stages, one after the other: `begin` says which one `loss` is for and frees its weights.
+    A new method is in its last stage; in an earlier one, `upscale` shows what that stage trains.
+
     Attributes:
         kind: the method's name in presets and checkpoints.
+        stages: names of the stages of training, in order.
+        stage: the present one.
         scale: the magnification, an integer of at least 2.
         arguments: the constructor's arguments.
     """
 
     kind: ClassVar[str]
+    stages: ClassVar[tuple[str, ...]] = ("main",)
 
     def __init__(self, *, scale: int, **arguments: Any):
         super().__init__()
         if not isinstance(scale, int) or scale < 2:
             raise ValueError(f"scale must be an integer of at least 2, got {scale!r}")
         self.scale = scale
+        self.stage = self.stages[-1]
         self.arguments = {"scale": scale, **arguments}
 
     @abstractmethod
@@ -66,6 +74,23 @@ class Method(nn.Module, ABC):
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
 
+    def begin(self, stage: str) -> None:
+        """Enter a stage of training: `loss` becomes its loss, and only its weights require gradients.
+
+        Raises:
+            ValueError: the method has no such stage.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"{self.kind} has the stages {', '.join(self.stages)}, got {stage!r}")
+        self.stage = stage
+        self.requires_grad_(False)
+        for module in self.trained_in(stage):
+            module.requires_grad_(True)
+
+    def trained_in(self, stage: str) -> Sequence[nn.Module]:
+        """The networks that a stage trains; methods of several stages override this."""
+        return [self]
+
     def save(self, path: str | Path) -> Path:
         """Write weights and the arguments that rebuild the method to one safetensors file, atomically.
 
@@ -88,6 +113,17 @@ class Method(nn.Module, ABC):
                 f"hr must be {self.scale} times the size of lr: lr is {tuple(lr.shape)}, "
                 f"so hr must be {expected}, got {tuple(hr.shape)}"
             )
+
+    @torch.no_grad()
+    def upscale_directly(self, network: nn.Module, lr: Tensor, steps: int | None) -> SampleResult:
+        """`upscale` of a network that gives the image in one evaluation, clipped to [0, 1].
+
+        Raises:
+            ValueError: `lr` breaks the image convention, or `steps` is neither None nor 1.
+        """
+        require_images(lr, "lr")
+        self.require_single_step(steps)
+        return SampleResult(image=network(lr).float().clamp(0, 1), nfe=1)
 
     def require_single_step(self, steps: int | None) -> None:
         """Refuse a number of sampling steps other than one, for methods that do not sample.

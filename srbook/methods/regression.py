@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
-from srbook.images import require_images
 from srbook.methods.base import Method
 from srbook.networks import build_network
 from srbook.samplers import SampleResult
@@ -42,10 +41,7 @@ class Regression(Method):
         self.require_pair(hr, lr)
         return {"loss": self.distance(self.network(lr), hr)}
 
-    @torch.no_grad()
     def upscale(
         self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
     ) -> SampleResult:
-        require_images(lr, "lr")
-        self.require_single_step(steps)
-        return SampleResult(image=self.network(lr).float().clamp(0, 1), nfe=1)
+        return self.upscale_directly(self.network, lr, steps)

@@ -21,7 +21,7 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
-        method: the method's kind and arguments.
+        method: the method's kind, arguments, and stage.
         config: the training settings, as plain values.
         weights: state of the method.
         ema: averaged weights.

@@ -70,6 +70,7 @@ class Trainer:
         method: a method with parameters to train.
         batches: `batches[i]` is the i-th batch (hr, lr).
         config: the settings.
+        stage: which of the method's stages to train; None takes the last.
         output: folder of the run; None writes nothing.
         validation: high-resolution images (1, 3, H, W) by name, with sides divisible by the scale and longer than
             twice the scale, since PSNR leaves that much out at the borders. They are degraded by bicubic
@@ -81,8 +82,8 @@ class Trainer:
         on_log: called with all records after each new one, for live plots.
 
     Raises:
-        ValueError: the method has nothing to train, a validation image cannot be measured, the device is not there,
-            or `output` holds a run of another method or other settings.
+        ValueError: the method has nothing to train or no such stage, a validation image cannot be measured, the device
+            is not there, or `output` holds a run of another method or other settings.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Trainer:
         batches: Batches,
         config: TrainingConfig,
         *,
+        stage: str | None = None,
         output: str | Path | None = None,
         validation: Mapping[str, Tensor] | None = None,
         device: str = "auto",
@@ -101,6 +103,7 @@ class Trainer:
     ):
         from accelerate import Accelerator
 
+        method.begin(stage or method.stages[-1])
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ValueError(f"{method.kind} has no weights to train")
         for name, image in (validation or {}).items():
@@ -162,7 +165,7 @@ class Trainer:
             delayed_interrupt() as interrupt,
             Progress(
                 config.steps,
-                f"train {self.method.kind}",
+                _label(self.method),
                 unit="step",
                 initial=step,
                 enabled=self.show_progress,
@@ -291,7 +294,7 @@ class Trainer:
         save_checkpoint(self.output, checkpoint)
 
     def _identity(self) -> dict[str, Any]:
-        identity = {"kind": self.method.kind, "arguments": self.method.arguments}
+        identity = {"kind": self.method.kind, "arguments": self.method.arguments, "stage": self.method.stage}
         return json.loads(json.dumps(identity))  # as a checkpoint gives it back: tuples become lists
 
     def _resume(self) -> int:
@@ -309,6 +312,10 @@ class Trainer:
         self.ema.load(checkpoint.ema)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         return checkpoint.step
+
+
+def _label(method: Method) -> str:
+    return f"train {method.kind}" + (f" ({method.stage})" if len(method.stages) > 1 else "")
 
 
 def _require_measurable(image: Tensor, name: str, scale: int) -> None:
