@@ -7,6 +7,7 @@ from torch import nn
 from srbook.networks.blocks import ResidualBlock, SelfAttention
 from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
 from srbook.networks.predictor import ResidualPredictor
+from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
 from srbook.networks.rrdb import RRDB, DenseBlock, RRDBNet
 from srbook.networks.srcnn import SRCNN
 from srbook.networks.srdiff import MishBlock, SRDiffUNet
@@ -20,9 +21,12 @@ __all__ = [
     "RRDB",
     "SRCNN",
     "DenseBlock",
+    "FrequencySplitter",
+    "HighFrequencyAttention",
     "LinearUpscaler",
     "MishBlock",
     "RRDBNet",
+    "ResDiffUNet",
     "ResidualBlock",
     "ResidualPredictor",
     "SRDiffUNet",
@@ -30,6 +34,7 @@ __all__ = [
     "TimeEmbedding",
     "UNet",
     "build_network",
+    "gaussian_filter",
     "least_squares_upscaler",
     "sinusoidal_embedding",
 ]

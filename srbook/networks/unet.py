@@ -1,6 +1,6 @@
 """The U-Net of DDPM and SR3: down to small images, up again, with shortcuts between equal sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -103,16 +103,36 @@ class UNet(nn.Module):
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.
         """
+        self.require_input(x, time)
+        return self.walk(x, self.time(time))
+
+    def require_input(self, x: Tensor, time: Tensor) -> None:
+        """Check what `forward` takes.
+
+        Raises:
+            ValueError: see `forward`.
+        """
         if any(size % self.multiple for size in x.shape[-2:]):
             raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
         require_times(time, x)
-        time = self.time(time)
+
+    def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """Everything after the time embedding.
+
+        Args:
+            x: (N, inputs, H, W).
+            time: (N, width), the embedding.
+            guide: replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
+
+        Returns:
+            (N, outputs, H, W).
+        """
         x = self.stem(x)
         shortcuts = [x]
         for level, blocks in enumerate(self.down):
             if level > 0:
                 x = self.shrink[level - 1](x)
-                shortcuts.append(x)
+                shortcuts.append(guide(level - 1, x) if guide else x)
             for block in blocks:
                 x = block(x, time)
                 shortcuts.append(x)

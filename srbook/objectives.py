@@ -1,0 +1,120 @@
+"""Training objectives: which moments of a path a training step looks at, and how wrong the predicted noise is."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss, mse_loss
+
+from srbook.paths import AnchoredPath, DiscreteVP
+
+Distance = Literal["l1", "l2"]
+Spacing = Literal["signal", "power"]
+NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+
+
+def draw_steps(
+    path: AnchoredPath, count: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Times drawn uniformly from 1..T, one per image.
+
+    Args:
+        path: a discrete path.
+        count: how many.
+        generator: source of the randomness, drawn where it lives; None uses torch's global one.
+        device: of the result.
+
+    Returns:
+        (count,) whole numbers, float64.
+    """
+    source = generator.device if generator is not None else device
+    return torch.randint(1, int(path.end) + 1, (count,), generator=generator, device=source).double().to(device)
+
+
+def draw_noise_levels(
+    path: DiscreteVP,
+    count: int,
+    *,
+    uniform_in: Spacing = "signal",
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Times between the steps, so that a network meets every noise level: SR3's draw (Saharia et al. 2021).
+
+    A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's
+    program ("signal"), or abar itself is, as in the paper ("power"). The level is returned as the fractional time at
+    which the path has it: abar falls exponentially within a step.
+
+    Args:
+        path: the path whose levels are drawn.
+        count: how many.
+        uniform_in: what is uniform within a step.
+        generator: source of the randomness, drawn where it lives; None uses torch's global one.
+        device: of the result.
+
+    Returns:
+        (count,) times in [0, T], float64.
+
+    Raises:
+        ValueError: unknown spacing.
+    """
+    if uniform_in not in get_args(Spacing):
+        raise ValueError(f"uniform_in must be one of {', '.join(get_args(Spacing))}, got {uniform_in!r}")
+    source = generator.device if generator is not None else device
+    after = draw_steps(path, count, generator, device)
+    share = torch.rand(count, generator=generator, dtype=torch.float64, device=source).to(device)
+    before = after - 1
+    if uniform_in == "signal":
+        log_signal = torch.lerp(path.signal(before), path.signal(after), share).log()
+    else:
+        log_signal = torch.lerp(path.signal(before).square(), path.signal(after).square(), share).log() / 2
+    return time_of_signal(path, after, log_signal)
+
+
+def time_of_signal(path: DiscreteVP, step: Tensor, log_signal: Tensor) -> Tensor:
+    """The time within a step at which log a_t has a given value.
+
+    Args:
+        path: the path.
+        step: (N,) the step, that is its last time, in 1..T.
+        log_signal: (N,) log a_t, between its values at the ends of the step.
+
+    Returns:
+        (N,) times in [step - 1, step].
+    """
+    first, last = path.decay(step - 1), path.decay(step)
+    return step - 1 + ((-log_signal - first) / (last - first)).clamp(0, 1)
+
+
+def noise_loss(
+    path: AnchoredPath,
+    predict: NoisePredictor,
+    x0: Tensor,
+    anchor: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    distance: Distance = "l2",
+) -> Tensor:
+    """How far the predicted noise is from the noise in x_t, the mean over all values.
+
+    Args:
+        path: makes x_t.
+        predict: (z_t, t) to the noise, with the normalized image z_t = (x_t - anchor) / scale.
+        x0: (N, ...) clean images in the working space.
+        anchor: broadcastable to `x0`.
+        t: (N,) times.
+        noise: standard normal, shaped like `x0`.
+        distance: "l2", the squared error of DDPM, or "l1", the absolute error of SR3 and SRDiff.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        ValueError: unknown distance.
+    """
+    if distance not in get_args(Distance):
+        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")
+    z = (path.perturb(x0, anchor, t, noise) - anchor) / path.scale
+    predicted = predict(z, t).to(noise.dtype)  # the network may compute in bfloat16, the error not
+    return {"l1": l1_loss, "l2": mse_loss}[distance](predicted, noise)
