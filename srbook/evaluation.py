@@ -14,7 +14,7 @@ import srbook
 from srbook.data import ImageFolder
 from srbook.files import atomic_path
 from srbook.images import require_one_image, round_to_8bit
-from srbook.methods import Bicubic, Method
+from srbook.methods import Bicubic, Diffusion, Method
 from srbook.metrics import Protocol, lpips
 from srbook.progress import Progress
 from srbook.tiling import upscale_tiled
@@ -138,7 +138,7 @@ def evaluate(
         protocol: `srbook.metrics.PROTOCOL_A` or `PROTOCOL_B`: what is cropped, rounded, and measured where. Files
             with one gray channel are told to it as such.
         metrics: of "psnr", "ssim", and "lpips" (AlexNet; on the whole 8-bit RGB image that the protocol compares).
-        steps: as in `Method.upscale`.
+        steps: sampling steps of the methods that sample; None takes each method's own.
         seed: a fresh generator with this seed serves every image and method.
         tile: larger images than this are upscaled in tiles of this side (low-resolution pixels).
         progress: show a progress display.
@@ -171,7 +171,8 @@ def evaluate(
                 lr = protocol.degrade(target, scale)
                 for name, method in methods.items():
                     started = time.perf_counter()
-                    sr = upscale_tiled(method, lr, tile=tile, steps=steps, generator=_generator(method, seed))
+                    own = steps if isinstance(method, Diffusion) else None
+                    sr = upscale_tiled(method, lr, tile=tile, steps=own, generator=_generator(method, seed))
                     seconds = time.perf_counter() - started
                     rows.append(Row(name, image, _measure(sr, target, scale, protocol, metrics), seconds))
                     bar.update()

@@ -340,6 +340,49 @@ def test_train_resumes_by_default_and_says_so(tmp_path: Path, photographs: Path)
     assert afresh.exit_code == 0 and "Resuming" not in afresh.stdout and "Done after 1 step:" in afresh.stdout
 
 
+@pytest.mark.parametrize(
+    ("preset", "first", "trained"), [("srdiff-tiny", "encoder", "network."), ("resdiff-tiny", "predictor", "network.")]
+)
+def test_train_goes_through_all_stages(tmp_path: Path, photographs: Path, preset: str, first: str, trained: str):
+    """The second stage starts from what the first one trained, and leaves it alone; a second call does nothing more."""
+    import torch
+
+    import srbook
+
+    output = tmp_path / "run"
+    words = ("--preset", preset, "--data", photographs, "--output", output, "--batch-size", 1, "--device", "cpu")
+    result = run("train", *words, "--steps", 1)
+    assert result.exit_code == 0, result.output
+    assert f"Stage 1 of 2: {first}" in result.stdout and "Stage 2 of 2: diffusion" in result.stdout
+    before, after = (srbook.load(folder / "weights.safetensors").state_dict() for folder in (output / first, output))
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed and all(name.startswith(trained) for name in changed)
+    again = run("train", *words, "--steps", 1)
+    assert again.exit_code == 0 and again.stdout.count("Resuming from") == 2
+    unchanged = srbook.load(output / "weights.safetensors").state_dict()
+    assert all(torch.equal(unchanged[name], tensor) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("preset", ["ddpm-tiny", "sr3-tiny", "srdiff-tiny", "resdiff-tiny"])
+def test_a_trained_diffusion_upscales_and_is_evaluated(tmp_path: Path, preset: str):
+    photo(tmp_path / "photographs" / "one.png", (24, 20))
+    photographs = tmp_path / "photographs"
+    weights, out, table = tmp_path / "weights.safetensors", tmp_path / "out", tmp_path / "table.json"
+    import srbook
+
+    srbook.build(preset).save(weights)
+    upscaled = run("upscale", photographs / "one.png", "-m", weights, "-o", out, "--steps", 2)
+    assert upscaled.exit_code == 0, upscaled.output
+    assert Image.open(out / "one.png").size == (96, 80)
+    again = run("upscale", photographs / "one.png", "-m", weights, "-o", tmp_path / "again", "--steps", 2)
+    assert again.exit_code == 0
+    assert (out / "one.png").read_bytes() == (tmp_path / "again" / "one.png").read_bytes()  # the seed is fixed
+    evaluated = run("evaluate", "--data", photographs, "-m", weights, "-m", "rrdb-small", "--steps", 2, "--save", table)
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "protocol A" in evaluated.stdout and "bicubic" in evaluated.stdout and "rrdb-small" in evaluated.stdout
+    assert set(json.loads(table.read_text())["means"]) == {"bicubic", tmp_path.name, "rrdb-small"}
+
+
 def test_a_restarted_run_does_not_come_back(tmp_path: Path, photographs: Path):
     output = tmp_path / "run"
     assert training(photographs, output, "--steps", 3).exit_code == 0

@@ -30,7 +30,10 @@ def evaluate(
     scale: Annotated[int, typer.Option(min=2, help="Magnification.")] = 4,
     protocol: Annotated[ProtocolName, typer.Option(help="How it is measured; see below.")] = ProtocolName.A,
     metrics: Annotated[str, typer.Option(help="Some of psnr,ssim,lpips.")] = "psnr,ssim",
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the model's own")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sampling steps of the models that sample.", show_default="the model's own"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the result of models that sample.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,
     save: Annotated[Path | None, typer.Option(help="Write every number to this JSON file.", show_default=False)] = None,

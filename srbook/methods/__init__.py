@@ -2,8 +2,13 @@
 
 from srbook.methods.base import Method
 from srbook.methods.bicubic import Bicubic
+from srbook.methods.ddpm import DDPM
+from srbook.methods.diffusion import Condition, Diffusion
 from srbook.methods.regression import Regression
+from srbook.methods.resdiff import ResDiff
+from srbook.methods.sr3 import SR3
+from srbook.methods.srdiff import SRDiff
 
-METHODS: dict[str, type[Method]] = {method.kind: method for method in (Bicubic, Regression)}
+METHODS: dict[str, type[Method]] = {method.kind: method for method in (Bicubic, Regression, DDPM, SR3, SRDiff, ResDiff)}
 
-__all__ = ["METHODS", "Bicubic", "Method", "Regression"]
+__all__ = ["DDPM", "METHODS", "SR3", "Bicubic", "Condition", "Diffusion", "Method", "Regression", "ResDiff", "SRDiff"]

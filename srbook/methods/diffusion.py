@@ -1,0 +1,140 @@
+"""What the diffusion methods share: an anchored path in pixel units, and a network that sees the noise in it."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from srbook.images import require_images
+from srbook.methods.base import Method
+from srbook.objectives import Distance, draw_steps, noise_loss
+from srbook.parametrizations import to_x0
+from srbook.paths import AnchoredPath
+from srbook.samplers import Denoiser, SampleResult, Variance, ancestral
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a method computes once per low-resolution image, and uses at every step.
+
+    Attributes:
+        anchor: where the path ends, broadcastable to the high-resolution images.
+        context: what the network is told beside the noisy image; None for nothing.
+    """
+
+    anchor: Tensor
+    context: Tensor | None = None
+
+
+class Diffusion(Method):
+    """A method on an anchored path whose network predicts the noise.
+
+    The path lives in pixel units: x_t = anchor + a_t (x_0 - anchor) + scale s_t noise. The network gets the
+    normalized image z_t = (x_t - anchor) / scale, which is the variable of the published programs. A subclass makes
+    the condition, calls the network, and may choose how times are drawn.
+
+    Args:
+        path: with a positive scale.
+        multiple: the network takes images whose sides are multiples of this.
+        sampling_steps: steps of `upscale` unless it is told otherwise; None takes all steps of the path.
+        variance: the fresh noise of a sampling step, see `srbook.samplers.ancestral`.
+        distance: of the training loss.
+        arguments: the other arguments of the subclass's constructor, for checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: AnchoredPath,
+        multiple: int,
+        sampling_steps: int | None,
+        variance: Variance = "posterior",
+        distance: Distance,
+        **arguments: Any,
+    ):
+        super().__init__(sampling_steps=sampling_steps, variance=variance, distance=distance, **arguments)
+        self.path, self.multiple = path, multiple
+        self.sampling_steps = int(path.end) if sampling_steps is None else sampling_steps
+        self.variance, self.distance = variance, distance
+        path.times(self.sampling_steps)  # refuses an impossible number now
+
+    @abstractmethod
+    def condition(self, lr: Tensor) -> Condition:
+        """The anchor and the context of low-resolution images (N, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def predict(self, z: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        """The network's noise, shaped like z_t, for the normalized images `z` at times `t` (N,)."""
+
+    def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Times for a training batch, (count,): whole steps."""
+        return draw_steps(self.path, count, generator, device)
+
+    def clean(self, hr: Tensor, anchor: Tensor) -> Tensor:
+        """The end of the path that training aims at: the truth."""
+        return hr
+
+    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        self.require_pair(hr, lr)
+        condition = self.condition(lr)
+        t = self.draw_times(len(hr), generator, hr.device)
+        noise = normal(hr.shape, hr, generator)
+        predict = partial(self.predict, context=condition.context)
+        x0 = self.clean(hr, condition.anchor)
+        return {"loss": noise_loss(self.path, predict, x0, condition.anchor, t, noise, self.distance)}
+
+    def denoiser(self, lr: Tensor, *, clip: bool = True) -> tuple[Tensor, Denoiser]:
+        """What a sampler needs: the anchor, and a function from x_t and t to the predicted clean image.
+
+        The condition is computed once, here.
+
+        Args:
+            lr: (N, 3, H, W) in [0, 1]; the sides of the high-resolution image must be multiples of `multiple`.
+            clip: keep predictions within one scale of the anchor, as the published programs do: for an anchor of
+                mid-gray and a scale of 0.5 that is [0, 1].
+        """
+        return self.denoiser_given(self.condition(lr), clip=clip)
+
+    def denoiser_given(self, condition: Condition, *, clip: bool = True) -> tuple[Tensor, Denoiser]:
+        """`denoiser` for a condition that is known already."""
+        anchor, sigma = condition.anchor, self.path.scale
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            noise = self.predict((x_t - anchor) / sigma, t, condition.context).to(x_t.dtype)
+            x0 = to_x0(self.path, "eps", noise, x_t, anchor, t)
+            return anchor + (x0 - anchor).clamp(-sigma, sigma) if clip else x0
+
+        return anchor, denoise
+
+    @torch.no_grad()
+    def upscale(
+        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+    ) -> SampleResult:
+        require_images(lr, "lr")
+        height, width = (self.scale * side for side in lr.shape[-2:])
+        padded = _extend(lr, self.multiple // math.gcd(self.multiple, self.scale))
+        anchor, denoise = self.denoiser(padded)
+        x = self.path.start(
+            anchor, normal((len(lr), 3, *(self.scale * side for side in padded.shape[-2:])), lr, generator)
+        )
+        times = self.path.times(self.sampling_steps if steps is None else steps)
+        result = ancestral(self.path, denoise, x, anchor, times, variance=self.variance, generator=generator)
+        return SampleResult(image=result.image[..., :height, :width].clamp(0, 1), nfe=result.nfe)
+
+
+def _extend(lr: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples; the surplus is cut off after sampling."""
+    down, right = (-side % multiple for side in lr.shape[-2:])
+    return pad(lr, (0, right, 0, down), mode="replicate")
+
+
+def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise drawn where the generator lives, so that a seed gives the same image on every device."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)

@@ -1,0 +1,116 @@
+"""ResDiff: a small network predicts the image, and diffusion supplies what it misses. Read next to chapter 7."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from srbook.losses import fourier_loss, wavelet_loss
+from srbook.methods.diffusion import Condition, Diffusion
+from srbook.networks import ResDiffUNet, ResidualPredictor
+from srbook.objectives import Distance, draw_noise_levels
+from srbook.paths import DiscreteVP
+from srbook.samplers import SampleResult, Variance
+from srbook.schedules import linear_betas
+
+
+class ResDiff(Diffusion):
+    """Super-resolution by diffusion of a network's residual (Shang et al. 2024).
+
+    The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen.
+    The denoiser sees the predicted image, and its high frequencies guide it; noise levels, loss, and sampler are
+    those of SR3's program. The program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
+
+    Args:
+        scale: magnification.
+        schedule: arguments of `srbook.schedules.linear_betas`.
+        predictor: arguments of `srbook.networks.ResidualPredictor` but the scale.
+        network: arguments of `srbook.networks.ResDiffUNet`.
+        pixel_weight: of the squared error in the predictor's loss: the paper's term for the truth, which the program
+            leaves out.
+        fourier_weight: of `srbook.losses.fourier_loss`, which equals the squared error.
+        wavelet_weight: of `srbook.losses.wavelet_loss`.
+        variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
+        distance: of the diffusion's training loss.
+        sampling_steps: steps of `upscale`; None takes all.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    kind = "resdiff"
+    stages = ("predictor", "diffusion")
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        schedule: dict[str, Any],
+        predictor: dict[str, Any],
+        network: dict[str, Any],
+        pixel_weight: float = 0.0,
+        fourier_weight: float = 0.2,
+        wavelet_weight: float = 0.1,
+        variance: Variance = "posterior",
+        distance: Distance = "l1",
+        sampling_steps: int | None = None,
+    ):
+        weights = {"pixel": pixel_weight, "fourier": fourier_weight, "wavelet": wavelet_weight}
+        if min(weights.values()) < 0 or max(weights.values()) == 0:
+            raise ValueError(f"the weights of the predictor's loss must not be negative nor all 0, got {weights}")
+        unet = ResDiffUNet(**network)
+        super().__init__(
+            path=DiscreteVP(linear_betas(**schedule), scale=0.5),
+            multiple=unet.multiple,
+            sampling_steps=sampling_steps,
+            variance=variance,
+            distance=distance,
+            scale=scale,
+            schedule=schedule,
+            predictor=predictor,
+            network=network,
+            pixel_weight=pixel_weight,
+            fourier_weight=fourier_weight,
+            wavelet_weight=wavelet_weight,
+        )
+        self.weights = weights
+        self.predictor, self.network = ResidualPredictor(scale, **predictor), unet
+
+    def trained_in(self, stage: str) -> Sequence[nn.Module]:
+        return [self.predictor] if stage == "predictor" else [self.network]
+
+    def condition(self, lr: Tensor) -> Condition:
+        with torch.no_grad():  # the predictor is frozen
+            predicted = self.predictor(lr).clamp(0, 1)
+        return Condition(predicted, context=2 * predicted - 1)
+
+    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The noise in z_t, from the predicted image and z_t side by side, and the level."""
+        return self.network(torch.cat([context, z], dim=1), self.path.signal(t))
+
+    def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        return draw_noise_levels(self.path, count, generator=generator, device=device)
+
+    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        if self.stage == "diffusion":
+            return super().loss(hr, lr, generator)
+        self.require_pair(hr, lr)
+        return self.predictor_loss(self.predictor(lr), hr)
+
+    def predictor_loss(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """The weighted sum that trains the predictor, and its terms: :eq:`eq-resdiff-losses` (chapter 7)."""
+        terms = {
+            "pixel": mse_loss(predicted, hr),
+            "fourier": fourier_loss(predicted, hr),
+            "wavelet": wavelet_loss(predicted, hr),
+        }
+        return {"loss": sum(self.weights[name] * term for name, term in terms.items()), **terms}
+
+    def upscale(
+        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+    ) -> SampleResult:
+        if self.stage == "predictor":
+            return self.upscale_directly(self.predictor, lr, steps)
+        return super().upscale(lr, steps=steps, generator=generator)

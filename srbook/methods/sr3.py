@@ -1,0 +1,95 @@
+"""SR3: diffuse the image itself, and show the network the bicubic one. Read next to chapter 6."""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from srbook.degradations import bicubic_upsample
+from srbook.methods.diffusion import Condition, Diffusion
+from srbook.networks import UNet
+from srbook.objectives import Distance, Spacing, draw_noise_levels
+from srbook.paths import DiscreteVP
+from srbook.samplers import Variance
+from srbook.schedules import linear_betas
+
+Anchor = Literal["gray", "bicubic"]
+Clock = Literal["level", "step"]
+
+
+class SR3(Diffusion):
+    """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
+
+    The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
+    the noise level sqrt(abar_t), and predicts the noise.
+
+    Args:
+        scale: magnification.
+        schedule: arguments of `srbook.schedules.linear_betas`.
+        network: arguments of `srbook.networks.UNet` but its channels of input and output.
+        clock: "level" tells the network sqrt(abar), and trains on levels between the steps (SR3); "step" tells it the
+            zero-based step, as the same program's DDPM and ESRDF do.
+        level_uniform_in: what is uniform within a step when levels are drawn, see `draw_noise_levels`: "signal" in
+            the program, "power" in the paper.
+        variance: fresh noise of a sampling step: "posterior" in the program, "forward" in the paper.
+        anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison
+            of chapter 7.
+        sigma: scale of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
+        distance: of the training loss.
+        sampling_steps: steps of `upscale`; None takes all.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    kind = "sr3"
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        schedule: dict[str, Any],
+        network: dict[str, Any],
+        clock: Clock = "level",
+        level_uniform_in: Spacing = "signal",
+        variance: Variance = "posterior",
+        anchor: Anchor = "gray",
+        sigma: float = 0.5,
+        distance: Distance = "l1",
+        sampling_steps: int | None = None,
+    ):
+        for name, value, kinds in (("clock", clock, Clock), ("anchor", anchor, Anchor)):
+            if value not in get_args(kinds):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
+        unet = UNet(inputs=6, outputs=3, **network)
+        super().__init__(
+            path=DiscreteVP(linear_betas(**schedule), sigma),
+            multiple=unet.multiple,
+            sampling_steps=sampling_steps,
+            variance=variance,
+            distance=distance,
+            scale=scale,
+            schedule=schedule,
+            network=network,
+            clock=clock,
+            level_uniform_in=level_uniform_in,
+            anchor=anchor,
+            sigma=sigma,
+        )
+        self.network = unet
+        self.clock, self.level_uniform_in, self.anchor = clock, level_uniform_in, anchor
+
+    def condition(self, lr: Tensor) -> Condition:
+        upscaled = bicubic_upsample(lr, self.scale).clamp(0, 1)
+        anchor = upscaled if self.anchor == "bicubic" else torch.full_like(upscaled, 0.5)
+        return Condition(anchor, context=2 * upscaled - 1)
+
+    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The noise in z_t, from the condition and z_t side by side, and the level or the step."""
+        clock = self.path.signal(t) if self.clock == "level" else t - 1
+        return self.network(torch.cat([context, z], dim=1), clock)
+
+    def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        if self.clock == "step":
+            return super().draw_times(count, generator, device)
+        return draw_noise_levels(self.path, count, uniform_in=self.level_uniform_in, generator=generator, device=device)
