@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -123,9 +124,10 @@ def _read(path: Path) -> Method:
             "Method.save or a training run wrote (weights.safetensors)."
         )
     config = json.loads(metadata["config"])
-    method = _construct(config["method"], config["arguments"])
+    with torch.device("meta"):  # fresh weights would be drawn in vain
+        method = _construct(config["method"], config["arguments"])
     try:
-        method.load_state_dict(tensors)
+        method.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit the method they name ({error})") from error
     return method.eval()

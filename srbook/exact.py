@@ -109,7 +109,9 @@ class GaussianMixture:
         return self.means[which] + (roots[which] @ noise[..., None])[..., 0]
 
     def log_density(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """log p(x_t).
+        """log p(x_t), a solution of :eq:`eq-fokker-planck` on the variance-preserving path (chapter 4).
+
+        Every component has the moments of :eq:`eq-vp-moments`.
 
         Args:
             path: the path from x_0 to x_t.
@@ -126,7 +128,7 @@ class GaussianMixture:
         return self._components(path, x_t, anchor, t)[0].logsumexp(1)
 
     def score(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """The gradient of log p(x_t) by x_t.
+        """The gradient of log p(x_t) by x_t, :eq:`eq-mean-score` (chapter 4).
 
         Args:
             path: the path from x_0 to x_t.

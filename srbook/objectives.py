@@ -98,6 +98,8 @@ def noise_loss(
 ) -> Tensor:
     """How far the predicted noise is from the noise in x_t, the mean over all values.
 
+    With "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss` (chapter 3).
+
     Args:
         path: makes x_t.
         predict: (z_t, t) to the noise, with the normalized image z_t = (x_t - anchor) / scale.

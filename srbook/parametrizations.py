@@ -24,6 +24,8 @@ Kind = Literal["eps", "x0", "v", "score", "residual"]
 def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Tensor, t: Time) -> Tensor:
     """What a network of this kind should predict.
 
+    For "score" it implements :eq:`eq-score-noise` (chapter 4).
+
     Args:
         path: the path that made x_t.
         kind: what the network predicts.
@@ -52,7 +54,9 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
 
 
 def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-    """Read a prediction as the clean image.
+    """Read a prediction as the clean image. Implements :eq:`eq-parametrizations` (chapter 5).
+
+    For "score" it implements Tweedie's formula, :eq:`eq-tweedie` (chapter 4).
 
     Args:
         path: the path that made x_t.

@@ -53,7 +53,7 @@ def ancestral(
 
     At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift; at eta = 0 it is DDIM and the
     teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is
-    :eq:`eq-one-step` (chapter 5).
+    :eq:`eq-one-step` (chapter 5); on DDPM's path it implements :eq:`eq-ddpm-sampler` (chapter 3).
 
     DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
     right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance

@@ -15,7 +15,7 @@ ThetaShape = Literal["cosine", "linear", "constant"]
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """Variances beta_t of the noise added at each step, evenly spaced (Ho, Jain, and Abbeel 2020).
 
-    DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
+    Implements the schedule of :eq:`eq-ddpm-forward` (chapter 3). DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
 
     Args:
         steps: the number of steps T, at least 1.

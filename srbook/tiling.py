@@ -14,6 +14,7 @@ from torch import Tensor
 
 from srbook.images import require_images
 from srbook.methods.base import Method
+from srbook.methods.diffusion import Diffusion
 from srbook.progress import Progress
 
 
@@ -83,7 +84,8 @@ def upscale_tiled(
             cross-fade. The result equals the whole image's when the receptive field reaches no further than this.
             None takes 16, or an eighth of a smaller tile.
         steps, generator: as in `Method.upscale`.
-        progress: what a progress display over the tiles is called; None shows none.
+        progress: what a progress display is called; None shows none. It counts tiles, or the sampling steps of an
+            image of one tile.
 
     Returns:
         (N, 3, sH, sW) float32 in [0, 1], on the device of `image`.
@@ -107,11 +109,12 @@ def upscale_tiled(
     device = next((parameter.device for parameter in method.parameters()), image.device)
     result = torch.zeros(batch, 3, scale * height, scale * width, device=image.device)
     grid = list(product(enumerate(tops), enumerate(lefts)))
-    with Progress(len(grid), progress or "", unit="tile", enabled=progress is not None) as bar:
+    inner = progress is not None and len(grid) == 1 and isinstance(method, Diffusion)
+    with Progress(len(grid), progress or "", unit="tile", enabled=progress is not None and not inner) as bar:
         for (i, top), (j, left) in grid:
             piece = image[..., top : top + tile, left : left + tile].to(device)
             with torch.no_grad():
-                upscaled = method.upscale(piece, steps=steps, generator=generator).image.to(result)
+                upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(result)
             down = slice(scale * top, scale * (top + tile))
             across = slice(scale * left, scale * (left + tile))
             result[..., down, across] += rows[i, down, None] * columns[j, across] * upscaled

@@ -213,6 +213,21 @@ def test_upscale_takes_any_size(make, size: tuple[int, int]):
     assert method.upscale(lr, steps=2).nfe == 2
 
 
+def test_sampling_shows_its_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Within one tile the steps count; with several, the tiles do."""
+    from srbook.tiling import upscale_tiled
+
+    monkeypatch.setenv("SRBOOK_STATIC", "1")
+    _, lr = pair(1, 32)
+    upscale_tiled(sr3(), lr, progress="photo.png", generator=generator())
+    assert "sample sr3 4/4 steps" in capsys.readouterr().out
+    upscale_tiled(sr3(), lr, progress="photo.png", tile=6, overlap=0, generator=generator())
+    shown = capsys.readouterr().out
+    assert "photo.png 4/4 tiles" in shown and "sample" not in shown
+    sr3().upscale(lr)
+    assert capsys.readouterr().out == ""
+
+
 @every_method
 def test_upscale_with_a_perfect_network_gives_the_truth(make):
     """A network that knows the truth: every sampler ends there."""

@@ -119,7 +119,12 @@ class Constant(Method):
         raise NotImplementedError
 
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         value = torch.rand((), generator=generator) * (steps or 1)
         return SampleResult(value.expand(*lr.shape[:2], 2 * lr.shape[2], 2 * lr.shape[3]).clone())

@@ -58,7 +58,12 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         """High-resolution images for `lr`, without gradients.
 
@@ -66,6 +71,7 @@ class Method(nn.Module, ABC):
             lr: (N, 3, H, W) in [0, 1].
             steps: number of sampling steps; None takes the method's default. Methods of one step refuse others.
             generator: source of all randomness; None uses torch's global one.
+            progress: show a progress display over the steps, where there are several.
 
         Returns:
             A `SampleResult` whose `image` is (N, 3, sH, sW) in [0, 1].

@@ -27,7 +27,12 @@ class Bicubic(Method):
         return {"loss": mse_loss(bicubic_upsample(lr, self.scale), hr)}
 
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         require_images(lr, "lr")
         self.require_single_step(steps)

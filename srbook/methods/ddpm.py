@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from srbook.degradations import consistent
-from srbook.methods.diffusion import Condition, Diffusion, normal
+from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import UNet
 from srbook.objectives import Distance
 from srbook.paths import DiscreteVP
-from srbook.samplers import Denoiser, SampleResult, Variance, ancestral
+from srbook.samplers import Denoiser, SampleResult, Variance
 from srbook.schedules import linear_betas
 
 
@@ -19,7 +19,7 @@ class DDPM(Diffusion):
 
     It has not learned from low-resolution images, but `upscale` can still take one into account: the part of each
     predicted image that the low-resolution one fixes is replaced, and only the free part is the prior's (DDNM,
-    Wang, Yu, and Zhang 2023). Whatever the network, the result shrinks to the input, up to the clipping to [0, 1].
+    Wang, Yu, and Zhang 2023). Implements :eq:`eq-ddnm` (chapter 3). Whatever the network, the result shrinks to the input, up to the clipping to [0, 1].
 
     Args:
         scale: magnification of `upscale`; training does not use it.
@@ -86,6 +86,7 @@ class DDPM(Diffusion):
         *,
         steps: int | None = None,
         generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         """Draw new images from the prior.
 
@@ -94,6 +95,7 @@ class DDPM(Diffusion):
             size: height and width, or one number for squares; multiples of `multiple`.
             steps: sampling steps; None takes the method's default.
             generator: source of all randomness; None uses torch's global one.
+            progress: show a progress display over the steps.
 
         Returns:
             A `SampleResult` whose `image` is (count, 3, height, width) in [0, 1].
@@ -103,7 +105,6 @@ class DDPM(Diffusion):
         """
         height, width = (size, size) if isinstance(size, int) else size
         anchor, denoise = self.prior()
-        x = self.path.start(anchor, normal((count, 3, height, width), anchor, generator))
-        times = self.path.times(self.sampling_steps if steps is None else steps)
-        result = ancestral(self.path, denoise, x, anchor, times, variance=self.variance, generator=generator)
-        return SampleResult(image=result.image.clamp(0, 1), nfe=result.nfe)
+        return self.draw(
+            anchor, denoise, (count, 3, height, width), steps=steps, generator=generator, progress=progress
+        )

@@ -16,6 +16,7 @@ from srbook.methods.base import Method
 from srbook.objectives import Distance, draw_steps, noise_loss
 from srbook.parametrizations import to_x0
 from srbook.paths import AnchoredPath
+from srbook.progress import Progress
 from srbook.samplers import Denoiser, SampleResult, Variance, ancestral
 
 
@@ -114,18 +115,43 @@ class Diffusion(Method):
 
     @torch.no_grad()
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         require_images(lr, "lr")
         height, width = (self.scale * side for side in lr.shape[-2:])
         padded = _extend(lr, self.multiple // math.gcd(self.multiple, self.scale))
         anchor, denoise = self.denoiser(padded)
-        x = self.path.start(
-            anchor, normal((len(lr), 3, *(self.scale * side for side in padded.shape[-2:])), lr, generator)
-        )
+        shape = (len(lr), 3, *(self.scale * side for side in padded.shape[-2:]))
+        result = self.draw(anchor, denoise, shape, steps=steps, generator=generator, progress=progress)
+        return SampleResult(image=result.image[..., :height, :width], nfe=result.nfe)
+
+    def draw(
+        self,
+        anchor: Tensor,
+        denoise: Denoiser,
+        shape: Sequence[int],
+        *,
+        steps: int | None,
+        generator: torch.Generator | None,
+        progress: bool,
+    ) -> SampleResult:
+        """Images (N, 3, H, W) in [0, 1], from noise around the anchor back to time 0; arguments as in `upscale`."""
         times = self.path.times(self.sampling_steps if steps is None else steps)
-        result = ancestral(self.path, denoise, x, anchor, times, variance=self.variance, generator=generator)
-        return SampleResult(image=result.image[..., :height, :width].clamp(0, 1), nfe=result.nfe)
+        with Progress(len(times) - 1, f"sample {self.kind}", unit="step", enabled=progress) as bar:
+
+            def watched(x_t: Tensor, t: Tensor) -> Tensor:
+                x0 = denoise(x_t, t)
+                bar.update()
+                return x0
+
+            x = self.path.start(anchor, normal(shape, anchor, generator))
+            result = ancestral(self.path, watched, x, anchor, times, variance=self.variance, generator=generator)
+        return SampleResult(image=result.image.clamp(0, 1), nfe=result.nfe)
 
 
 def _extend(lr: Tensor, multiple: int) -> Tensor:

@@ -42,6 +42,11 @@ class Regression(Method):
         return {"loss": self.distance(self.network(lr), hr)}
 
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         return self.upscale_directly(self.network, lr, steps)

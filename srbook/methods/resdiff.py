@@ -109,8 +109,13 @@ class ResDiff(Diffusion):
         return {"loss": sum(self.weights[name] * term for name, term in terms.items()), **terms}
 
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         if self.stage == "predictor":
             return self.upscale_directly(self.predictor, lr, steps)
-        return super().upscale(lr, steps=steps, generator=generator)
+        return super().upscale(lr, steps=steps, generator=generator, progress=progress)

@@ -91,8 +91,13 @@ class SRDiff(Diffusion):
         return super().loss(hr, lr, generator)
 
     def upscale(
-        self, lr: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
     ) -> SampleResult:
         if self.stage == "encoder":
             return self.upscale_directly(self.encoder, lr, steps)
-        return super().upscale(lr, steps=steps, generator=generator)
+        return super().upscale(lr, steps=steps, generator=generator, progress=progress)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
 
-from srbook.networks.blocks import ResidualBlock, orthogonal_
+from srbook.networks.blocks import Doubling, ResidualBlock, activate, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -85,7 +84,7 @@ class UNet(nn.Module):
                 current = channels
             self.up.append(stage)
             if level > 0:
-                self.grow.append(nn.Conv2d(channels, channels, 3, padding=1))
+                self.grow.append(Doubling(channels))
         self.norm = nn.GroupNorm(groups, current)
         self.tail = nn.Conv2d(current, outputs, 3, padding=1)
         orthogonal_(self)
@@ -140,7 +139,7 @@ class UNet(nn.Module):
             x = block(x, time)
         for stage, blocks in enumerate(self.up):
             if stage > 0:
-                x = self.grow[stage - 1](interpolate(x, scale_factor=2, mode="nearest"))
+                x = self.grow[stage - 1](x)
             for block in blocks:
                 x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(silu(self.norm(x)))
+        return self.tail(activate(self.norm(x)))
