@@ -3,7 +3,8 @@
     srbook train --preset rrdb-small --data PHOTOS --output runs/rrdb-small
     python benchmarks/ship.py runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
 
-SETS is a folder with Set5 and Set14 inside. The numbers follow protocol A.
+SETS is a folder with Set5 and Set14 inside. The numbers follow protocol A. Weights are stored in half precision, and
+measured as stored.
 """
 
 import argparse
@@ -15,7 +16,6 @@ from pathlib import Path
 import torch
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.data import ImageFolder
 from srbook.evaluation import evaluate
 from srbook.files import atomic_path
@@ -24,11 +24,14 @@ from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 from srbook.training.log import read_log
 
 METRICS = ("psnr", "ssim")
+SETS = ("Set5", "Set14")
 
 
-def measure(method: srbook.methods.Method, name: str, folder: Path) -> dict:
+def measure(method: srbook.methods.Method, name: str, folder: Path, steps: int | None) -> dict:
     """One row: the means of the method and of bicubic on one set."""
-    table = evaluate({name: method}, ImageFolder(folder), scale=method.scale, protocol=PROTOCOL_A, metrics=METRICS)
+    table = evaluate(
+        {name: method}, ImageFolder(folder), scale=method.scale, protocol=PROTOCOL_A, metrics=METRICS, steps=steps
+    )
     row = {"set": folder.name, "images": len(table.rows) // 2}
     for metric in METRICS:
         row[metric] = table.mean(name, metric)
@@ -58,30 +61,37 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="preset it was trained from")
     parser.add_argument("--photos", required=True, help="what it was trained on, in words")
     parser.add_argument("--tests", required=True, type=Path, help="folder with Set5 and Set14")
+    parser.add_argument("--steps", type=int, help="sampling steps of the measurement; the method's own if left out")
     parser.add_argument("--machine", default=f"one core of {cpu_model()} with bfloat16 units")
     arguments = parser.parse_args()
 
     method = srbook.load(arguments.run / "weights.safetensors")
-    preset = read_preset(arguments.name)
-    if method.arguments != preset.arguments:
-        raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {preset.arguments}")
-    state = load_checkpoint(latest_checkpoint(arguments.run))
+    expected = srbook.build(arguments.name).arguments
+    if method.arguments != expected:
+        raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {expected}")
+    runs = {stage: arguments.run / stage for stage in method.stages[:-1]} | {method.stages[-1]: arguments.run}
+    states = {stage: load_checkpoint(latest_checkpoint(run)) for stage, run in runs.items()}
+    state = states[method.stages[-1]]
+    folder = Path(os.fspath(srbook.__file__)).parent / "weights"
+    shipped = srbook.load(method.half().save(folder / f"{arguments.name}.safetensors"))
     recipe = {
         "preset": arguments.name,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "photos": arguments.photos,
         "training": state.config,
         "steps": state.step,
-        "hours": round(training_hours(arguments.run / "log.jsonl", state.config["batch_size"]), 2),
+        "earlier_stages": {stage: states[stage].config for stage in method.stages[:-1]},
+        "hours": round(
+            sum(training_hours(run / "log.jsonl", states[stage].config["batch_size"]) for stage, run in runs.items()), 2
+        ),
         "machine": arguments.machine,
         "date": date.today().isoformat(),
         "versions": {"srbook": srbook.__version__, "torch": torch.__version__},
         "command": f"srbook train --preset {arguments.name} --data PHOTOS",
         "protocol": f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
-        "quality": [measure(method, arguments.name, arguments.tests / name) for name in ("Set5", "Set14")],
+        "sampling_steps": arguments.steps,
+        "quality": [measure(shipped, arguments.name, arguments.tests / name, arguments.steps) for name in SETS],
     }
-    folder = Path(os.fspath(srbook.__file__)).parent / "weights"
-    method.save(folder / f"{arguments.name}.safetensors")
     with atomic_path(folder / f"{arguments.name}.json") as temporary:
         temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(recipe["quality"], indent=2))

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from srbook.networks import UNet
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -29,7 +32,11 @@ def test_runs_and_records(tmp_path, name):
 
 def test_unknown_names_are_refused():
     done = run("speed")
-    assert done.returncode == 2 and "no benchmark speed; there are imresize, patches, and all" in done.stderr
+    assert (
+        done.returncode == 2
+        and "no benchmark speed; there are entropy, imresize, patches, unet_sampling, unet_training, and all"
+        in done.stderr
+    )
 
 
 def test_contenders_take_turns(monkeypatch):
@@ -50,3 +57,22 @@ def test_contenders_take_turns(monkeypatch):
     fast, slow = timing.measure(timing.Entry("", [worker("fast", 0.01), worker("slow", 0.03)]), rounds=5)
     assert calls == ["fast", "slow"] * 7
     assert (fast.median_ms, slow.median_ms, slow.ratio) == pytest.approx((10, 30, 3))
+
+
+def test_the_plain_network_is_the_same_network(monkeypatch):
+    """What the U-Net's benchmarks compare: equal values and equal gradients, in double precision."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from plain_unet import PlainUNet
+
+    torch.manual_seed(0)
+    net = UNet(width=16, multipliers=(1, 2, 2), blocks=1, attention=(1,), groups=8, dropout=0.0).double()
+    plain = PlainUNet(net)
+    x, level = torch.randn(2, 6, 8, 12, dtype=torch.float64), torch.rand(2, dtype=torch.float64)
+    ours, theirs = net(x, level), plain(x, level)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for one, other in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():  # where some operations work in place
+        torch.testing.assert_close(net(x, level), theirs.detach(), rtol=0, atol=1e-11)

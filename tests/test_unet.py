@@ -10,7 +10,7 @@ from torch import nn
 from srbook.convert import from_released
 from srbook.files import load_tensors
 from srbook.networks import RRDBNet, SRDiffUNet, UNet
-from srbook.networks.blocks import SelfAttention
+from srbook.networks.blocks import Doubling, Dropout, SelfAttention, orthogonal_
 from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
 
 
@@ -154,6 +154,54 @@ def test_unet_starts_orthogonal_without_biases():
             product = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
             close(product, torch.eye(len(product)), 1e-5)
             assert layer.bias is None or not layer.bias.any()
+
+
+@pytest.mark.parametrize("shape", [(4, 64, 3, 3), (64, 4, 3, 3), (200, 5, 1, 1), (16, 2, 3, 3)])
+def test_orthogonal_start_is_that_of_torch(shape):
+    ours, theirs = (nn.Conv2d(shape[1], shape[0], shape[2]) for _ in range(2))
+    torch.manual_seed(3)
+    orthogonal_(ours)
+    torch.manual_seed(3)
+    nn.init.orthogonal_(theirs.weight)
+    close(ours.weight.detach(), theirs.weight.detach(), 1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_doubling_is_the_convolution_of_equal_pixels(layout):
+    torch.manual_seed(0)
+    layer = Doubling(4).double().to(memory_format=layout)
+    x = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    large = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    expected = torch.conv2d(large, layer.weight, layer.bias, padding=1)
+    actual = layer(x.contiguous(memory_format=layout))
+    assert actual.is_contiguous(memory_format=layout)
+    close(actual.detach(), expected.detach(), 1e-12)
+    weights = torch.randn(expected.shape, dtype=torch.float64)
+    inputs = [x, layer.weight, layer.bias]
+    for one, other in zip(
+        torch.autograd.grad(actual, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
+    ):
+        close(one, other, 1e-11)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_its_share_and_keeps_the_mean(layout):
+    torch.manual_seed(0)
+    drop, x = Dropout(0.2), torch.ones(3, 7, 101, 99).contiguous(memory_format=layout).requires_grad_()
+    y = drop(x)
+    assert y.stride() == x.stride()
+    assert y.detach().unique().tolist() == pytest.approx([0.0, 1.25], abs=1e-4)
+    for axis in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)):  # no row, column, channel, or image is special
+        share = (y == 0).double().mean(dim=axis)
+        assert (share - 0.2).abs().max() < 5 * math.sqrt(0.16 * len(share) / y.numel())
+    flat = (y.detach().flatten() == 0).double() - 0.2
+    assert abs((flat[1:] * flat[:-1]).mean()) < 5 * 0.16 / math.sqrt(len(flat))  # neighbors are independent
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert drop.eval()(x) is x and Dropout(0.0)(x) is x
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=rf"lie in \[0, 1\), got {share}"):
+            Dropout(share)
 
 
 def test_every_weight_matters_and_dropout_acts_in_training_only():

@@ -92,9 +92,11 @@ class Doubling(nn.Conv2d):
         table = torch.einsum("aku,blv->abkluv", sums, sums).reshape(16, 9)
         folded = (table @ self.weight.reshape(-1, 9).T).reshape(4, 4, channels, channels)  # parities, 2x2, out, in
         folded = folded.permute(0, 2, 3, 1).reshape(4 * channels, channels, 2, 2)
-        y = conv2d(x, folded, self.bias.repeat(4), padding=1).chunk(4, dim=1)  # one row and column more than the input
-        out = y[0].new_empty(len(x), channels, 2 * height, 2 * width)
-        for part, (row, column) in zip(y, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        y = conv2d(x, folded, self.bias.repeat(4), padding=1)  # one row and one column more than the input
+        layout = torch.channels_last if y.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        size = (len(x), channels, 2 * height, 2 * width)
+        out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=layout)
+        for part, (row, column) in zip(y.chunk(4, dim=1), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
             out[:, :, row::2, column::2] = part[:, :, row : row + height, column : column + width]
         return out
 

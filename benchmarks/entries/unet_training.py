@@ -1,0 +1,62 @@
+"""One training step of SR3's network at paper width, 128x128, against the same network written plainly."""
+
+from collections.abc import Callable
+
+import torch
+from plain_unet import PlainUNet, has_matrix_units
+from timing import Contender, Entry
+from torch import Tensor, nn
+
+from srbook.networks import UNet
+
+BATCH = 2
+
+
+def entry() -> Entry:
+    torch.manual_seed(0)
+    net = UNet()
+    x, level, noise = torch.randn(BATCH, 6, 128, 128), torch.rand(BATCH), torch.randn(BATCH, 3, 128, 128)
+    plain = PlainUNet(net)
+    difference = largest_difference(net.eval(), plain.eval(), x, level)
+    contenders = [
+        Contender("srbook", step(net.train(), torch.optim.Adam(net.parameters(), 1e-4, fused=True), x, level, noise)),
+        Contender(
+            "plain, default Adam",
+            step(plain.train(), torch.optim.Adam(plain.parameters(), 1e-4), x, level, noise),
+            f"same weights, outputs without dropout equal to {difference:.0e}",
+        ),
+    ]
+    if has_matrix_units():
+        half = UNet()
+        adam = torch.optim.Adam(half.parameters(), 1e-4, fused=True)
+        run = step(half, adam, x, level, noise, torch.bfloat16)
+        contenders.append(Contender("srbook, bfloat16", run, "autocast; the weights stay in float32"))
+    return Entry(
+        f"97.8 M weights, 6 channels of 128x128, batch {BATCH}, L1 on the noise, float32, contiguous", contenders
+    )
+
+
+def step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    level: Tensor,
+    noise: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], None]:
+    def run() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            predicted = net(x, level)
+        (predicted.float() - noise).abs().mean().backward()
+        optimizer.step()
+
+    return run
+
+
+@torch.no_grad()
+def largest_difference(net: nn.Module, plain: nn.Module, x: Tensor, level: Tensor) -> float:
+    difference = float((net(x, level) - plain(x, level)).abs().max())
+    if difference > 1e-4:
+        raise AssertionError(f"the contenders compute different things: {difference:.2g}")
+    return difference

@@ -1,0 +1,77 @@
+"""SR3's U-Net written plainly, operation by operation: the peer of the benchmarks of `UNet`."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from srbook.networks import UNet
+
+
+class PlainUNet(nn.Module):
+    """The layers and the weights of `net`, but every operation on its own: no fusion, nothing in place.
+
+    SiLU is x * sigmoid(x), attention a softmax of products, doubling a large image of equal pixels under a 3x3
+    convolution, and dropout the one of torch.
+    """
+
+    def __init__(self, net: UNet):
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        for module in self.net.modules():
+            if hasattr(module, "dropout"):
+                module.dropout = nn.Dropout(module.dropout.probability)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """As `UNet.forward`."""
+        net = self.net
+        time = net.time(time)
+        x = net.stem(x)
+        shortcuts = [x]
+        for level, blocks in enumerate(net.down):
+            if level > 0:
+                x = net.shrink[level - 1](x)
+                shortcuts.append(x)
+            for block in blocks:
+                x = _block(block, x, time)
+                shortcuts.append(x)
+        for block in net.middle:
+            x = _block(block, x, time)
+        for stage, blocks in enumerate(net.up):
+            if stage > 0:
+                layer = net.grow[stage - 1]
+                large = interpolate(x, scale_factor=2, mode="nearest")
+                x = torch.conv2d(large, layer.weight, layer.bias, padding=1)
+            for block in blocks:
+                x = _block(block, torch.cat([x, shortcuts.pop()], dim=1), time)
+        return net.tail(_swish(net.norm(x)))
+
+
+def _swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _block(block: nn.Module, x: Tensor, time: Tensor) -> Tensor:
+    y = block.conv1(_swish(block.norm1(x))) + block.time(time)[:, :, None, None]
+    y = block.conv2(block.dropout(_swish(block.norm2(y))))
+    x = y + block.skip(x)
+    return x if isinstance(block.attention, nn.Identity) else _attend(block.attention, x)
+
+
+def _attend(attention: nn.Module, x: Tensor) -> Tensor:
+    images, channels, height, width = x.shape
+    query, key, value = attention.qkv(attention.norm(x)).chunk(3, dim=1)
+    logits = torch.einsum("nchw,ncyx->nhwyx", query, key) / channels**0.5
+    weights = torch.softmax(logits.reshape(images, height, width, -1), dim=-1)
+    weights = weights.reshape(images, height, width, height, width)
+    return x + attention.out(torch.einsum("nhwyx,ncyx->nchw", weights, value))
+
+
+def has_matrix_units() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in hardware (AMX)."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
