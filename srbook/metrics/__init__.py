@@ -1,18 +1,33 @@
-"""How good an upscaled image is: PSNR, SSIM, LPIPS, the protocols of the tables, and the power spectrum."""
+"""How good an upscaled image is, and how much there is to say about it.
 
+PSNR, SSIM, LPIPS, and the protocols of the tables; the power spectrum; entropies of images and residuals, and
+distances between distributions.
+"""
+
+from srbook.metrics.entropy import image_entropy, residual_entropy, shannon_entropy
 from srbook.metrics.fidelity import psnr, ssim
+from srbook.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from srbook.metrics.perceptual import lpips
 from srbook.metrics.protocol import PROTOCOL_A, PROTOCOL_B, PROTOCOLS, Protocol, Scores
 from srbook.metrics.spectrum import radial_spectrum
+from srbook.metrics.wasserstein import sliced_wasserstein_to_gaussian, wasserstein_to_gaussian
 
 __all__ = [
     "PROTOCOLS",
     "PROTOCOL_A",
     "PROTOCOL_B",
+    "FeatureStatistics",
     "Protocol",
     "Scores",
+    "feature_statistics",
+    "frechet_distance",
+    "image_entropy",
     "lpips",
     "psnr",
     "radial_spectrum",
+    "residual_entropy",
+    "shannon_entropy",
+    "sliced_wasserstein_to_gaussian",
     "ssim",
+    "wasserstein_to_gaussian",
 ]

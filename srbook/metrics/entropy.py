@@ -1,0 +1,125 @@
+"""Shannon's entropy of images and of residuals, with the binning that moves the numbers written out.
+
+Everything here counts gray levels: the order of the pixels does not matter, so a photograph and its shuffled pixels
+have the same entropy. Counting in small blocks brings a part of the order back. Counting happens on the CPU, in
+double precision and without gradients; `srbook.losses.soft_histogram` has them.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from srbook.images import luma, require_images, round_to_8bit
+
+EntropyChannel = Literal["y", "rgb", "pooled"]
+
+
+def shannon_entropy(values: Tensor, *, bins: int, low: float, high: float) -> Tensor:
+    """Entropy of the histogram of each set of values, in bits: -sum p log2 p (Shannon 1948).
+
+    It lies between 0 (one bin holds everything) and log2(bins). A histogram of M values cannot show more than
+    log2(M) bits, and shows a little less than the truth on average, by about (used bins - 1) / (2 M ln 2).
+
+    Args:
+        values: (N, ...), any real type; all values of an entry go into one histogram.
+        bins: number of bins of equal width, at least 1.
+        low: where the first bin starts.
+        high: where the last bin ends; it belongs to that bin. All values lie between the two.
+
+    Returns:
+        (N,) float64, in bits.
+
+    Raises:
+        ValueError: no value, no bin, an empty range, or values outside the range.
+    """
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins must be an integer of at least 1, got {bins!r}")
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    if values.ndim < 1 or values.numel() == 0:
+        raise ValueError(f"values must have shape (N, ...) with at least one value, got {tuple(values.shape)}")
+    smallest, largest = torch.aminmax(values)
+    if not (smallest >= low and largest <= high):  # written so that nan fails too
+        raise ValueError(f"values must lie in [{low}, {high}], got {smallest.item():.4g} to {largest.item():.4g}")
+    place = (values.detach().cpu().double().reshape(len(values), -1) - low) * (bins / (high - low))
+    return _entropy_of_counts(place.long().clamp(max=bins - 1), bins)
+
+
+def image_entropy(image: Tensor, *, channel: EntropyChannel, block: int | None = None) -> Tensor:
+    """Entropy of the 8-bit levels of each image, in bits: at most 8.
+
+    The image is rounded to 8 bits first. Y takes the whole levels 16 to 235, so at most log2(220) = 7.78 bits.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1].
+        channel: "y" counts the levels of Y (BT.601), "rgb" takes the mean of the three channels' entropies, "pooled"
+            counts the levels of all three channels in one histogram.
+        block: side of square blocks that are counted one by one, their entropies averaged; what is left over at the
+            lower right is not counted. None counts the image as a whole.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: another channel, a block that does not fit, or `image` breaks the image convention.
+        TypeError: not float tensors.
+    """
+    return _mean_entropy(_levels(image, "image", channel), 256, channel, block)
+
+
+def residual_entropy(image: Tensor, upscaled: Tensor, *, channel: EntropyChannel, block: int | None = None) -> Tensor:
+    """Entropy of image - upscaled in whole 8-bit levels, -255 to 255, in bits: at most log2(511) = 9.00.
+
+    Both images are rounded to 8 bits, for "y" converted and rounded again, and then subtracted.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1].
+        upscaled: same shape, same range: the prediction that is subtracted.
+        channel: as in `image_entropy`.
+        block: as in `image_entropy`.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: shapes that differ, and as `image_entropy`.
+        TypeError: not float tensors.
+    """
+    first, second = _levels(image, "image", channel), _levels(upscaled, "upscaled", channel)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"image and upscaled must have the same shape, got {tuple(image.shape)} and {tuple(upscaled.shape)}"
+        )
+    return _mean_entropy(first - second + 255, 511, channel, block)
+
+
+def _levels(image: Tensor, name: str, channel: EntropyChannel) -> Tensor:
+    """Whole 8-bit levels, int64: (N, 1, H, W) for "y", otherwise (N, 3, H, W)."""
+    if channel not in get_args(EntropyChannel):
+        raise ValueError(f"channel must be one of {', '.join(get_args(EntropyChannel))}, got {channel!r}")
+    image = round_to_8bit(require_images(image, name).detach().cpu().double())
+    planes = luma(image) if channel == "y" else image
+    return torch.floor(planes * 255 + 0.5).long()
+
+
+def _mean_entropy(levels: Tensor, bins: int, channel: EntropyChannel, block: int | None) -> Tensor:
+    count, (height, width) = len(levels), levels.shape[2:]
+    if block is not None:
+        if not isinstance(block, int) or not 1 <= block <= min(height, width):
+            raise ValueError(f"block must be an integer from 1 to {min(height, width)}, got {block!r}")
+        levels = levels.unfold(2, block, block).unfold(3, block, block)  # (N, C, rows, columns, block, block)
+        levels = levels.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+    else:
+        levels = levels[:, None]
+    # (N, blocks, C, ...): one histogram for each block, or for each of its planes
+    levels = levels.flatten(2) if channel == "pooled" else levels.flatten(1, 2).flatten(2)
+    return _entropy_of_counts(levels.flatten(0, 1), bins).reshape(count, -1).mean(dim=1)
+
+
+def _entropy_of_counts(index: Tensor, bins: int) -> Tensor:
+    """Bits of each row's histogram; `index` (K, M) holds numbers of bins."""
+    first = bins * torch.arange(len(index))[:, None]
+    counts = torch.bincount((first + index).flatten(), minlength=len(index) * bins).reshape(-1, bins)
+    return torch.special.entr(counts.double() / index.shape[1]).sum(dim=1) / math.log(2)

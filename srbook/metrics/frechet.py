@@ -1,0 +1,107 @@
+"""The Frechet distance between two sets of images: Gaussians are fitted to their features, and compared.
+
+With the 2048 features of the Inception network it is called FID (Heusel et al. 2017), and values of different
+networks or of different numbers of images do not compare. That network does not come with the package: any function
+from images to vectors serves.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FeatureExtractor = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """The Gaussian fitted to a set of feature vectors.
+
+    Attributes:
+        mean: (D,) float64.
+        covariance: (D, D) float64, with the divisor count - 1.
+        count: number of vectors.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+
+
+@torch.no_grad()
+def feature_statistics(batches: Iterable[Tensor], extract: FeatureExtractor) -> FeatureStatistics:
+    """Mean and covariance of the features of all images, batch by batch (Chan, Golub, and LeVeque 1983).
+
+    Args:
+        batches: of images, whatever `extract` takes.
+        extract: a batch to its features (N, D).
+
+    Returns:
+        Statistics on the CPU.
+
+    Raises:
+        ValueError: fewer than two vectors, features of another shape, or features that are not finite.
+    """
+    mean = scatter = None
+    count = 0
+    for batch in batches:
+        features = extract(batch)
+        if features.ndim != 2 or (mean is not None and features.shape[1] != len(mean)):
+            width = "D" if mean is None else len(mean)
+            raise ValueError(f"extract must give features of shape (N, {width}), got {tuple(features.shape)}")
+        if not bool(features.isfinite().all()):
+            raise ValueError("extract gave features that are nan or infinite")
+        features = features.cpu().double()
+        if mean is None:
+            mean = features.new_zeros(features.shape[1])
+            scatter = features.new_zeros(features.shape[1], features.shape[1])
+        if len(features) == 0:
+            continue
+        center = features.mean(dim=0)
+        shift = center - mean
+        total = count + len(features)
+        centered = features - center
+        scatter += centered.T @ centered + torch.outer(shift, shift) * (count * len(features) / total)
+        mean = mean + shift * (len(features) / total)
+        count = total
+    if count < 2:
+        raise ValueError(f"a covariance needs at least two images, got {count}")
+    return FeatureStatistics(mean, scatter / (count - 1), count)
+
+
+def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
+    """The squared distance |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) (Dowson and Landau 1982).
+
+    It is Wasserstein's distance of order 2 between the two Gaussians, squared. The usual programs take the root of
+    the product C_1 C_2, which is not symmetric and often singular, and then remove imaginary parts. Here each
+    covariance is factored as C = F F^T; the trace of the root is the sum of the singular values of F_1^T F_2, and
+    singular covariances do no harm. With fewer images than features the estimate is far too high, by either way.
+
+    Args:
+        first: statistics of one set.
+        second: of the other, with the same number of features.
+
+    Returns:
+        At least 0, in squared units of the features.
+
+    Raises:
+        ValueError: different numbers of features, or a covariance that is not symmetric and positive.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(f"the two sets have {len(first.mean)} and {len(second.mean)} features; use one extractor")
+    overlap = torch.linalg.svdvals(_factor(first.covariance).T @ _factor(second.covariance)).sum()
+    spread = first.covariance.trace() + second.covariance.trace() - 2 * overlap
+    return max(0.0, ((first.mean - second.mean).square().sum() + spread).item())
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """F with F F^T = C, from the eigenvectors of C. Eigenvalues that are zero up to rounding become zero."""
+    scale = covariance.abs().max()
+    if not torch.allclose(covariance, covariance.T, rtol=0, atol=1e-8 * scale.item()):
+        raise ValueError("a covariance must be symmetric")
+    values, vectors = torch.linalg.eigh(covariance)
+    if values[0] < -1e-8 * scale:
+        raise ValueError(f"a covariance must not have negative eigenvalues, got {values[0].item():.3g}")
+    noise = len(values) * torch.finfo(values.dtype).eps * scale  # whose roots would add up
+    return vectors * torch.where(values > noise, values, 0).sqrt()
