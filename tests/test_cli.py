@@ -469,9 +469,9 @@ def test_evaluate_on_an_absent_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_presets_table_and_details():
     lines = run("presets").stdout.splitlines()
     assert [line.split()[0] for line in lines[2:]] == presets()
-    assert "regression  16,697,987" in next(line for line in lines if line.startswith("rrdb "))
+    assert next(line.split()[1:3] for line in lines if line.startswith("rrdb ")) == ["regression", "16,697,987"]
     details = yaml.safe_load(run("presets", "rrdb-tiny").stdout)
-    assert details["arguments"]["network"]["blocks"] == 1 and details["training"]["steps"] == 300
+    assert details["arguments"]["network"]["blocks"] == 1 and details["training"]["main"]["steps"] == 300
     unknown = run("presets", "nothing")
     assert unknown.exit_code == 1 and "choose from bicubic" in unknown.stderr
 

@@ -384,3 +384,26 @@ def test_log_skips_a_cut_last_line(tmp_path):
     path.write_text('{"step"\n' + json.dumps({"step": 1}) + "\n")
     with pytest.raises(ValueError, match="line 1"):
         read_log(path)
+
+
+def test_resuming_is_exact_with_dropout_and_leaves_the_global_generator_alone(tmp_path):
+    """Dropout draws from torch's global generator, whose state no checkpoint holds."""
+
+    def trainer(folder, steps):
+        torch.manual_seed(1)  # the fresh weights
+        network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "groups": 4, "dropout": 0.5}
+        schedule = {"steps": 20, "start": 1e-3, "end": 0.2}
+        method = srbook.methods.SR3(scale=4, schedule=schedule, network=network)
+        config = TrainingConfig(steps=steps, batch_size=2, patch_size=16, schedule="constant", precision="fp32")
+        return Trainer(method, RandomBatches(), config, output=folder, device="cpu", progress=False)
+
+    whole = trainer(tmp_path / "whole", 4)
+    whole.fit()
+    trainer(tmp_path / "parts", 2).fit()
+    second = trainer(tmp_path / "parts", 4)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    second.fit()
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, tensor in whole.method.state_dict().items():
+        assert torch.equal(tensor, second.method.state_dict()[name]), name

@@ -162,6 +162,7 @@ class Trainer:
         window = Window()
         step, interrupted = self.start, False
         with (
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),  # each step seeds it
             delayed_interrupt() as interrupt,
             Progress(
                 config.steps,
@@ -210,8 +211,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         hr, lr = (x.to(self.device, non_blocking=True, memory_format=self._layout) for x in (hr, lr))
+        generator = self._generator(index)
+        torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         with self._autocast:
-            losses = model(hr, lr, self._generator(index))
+            losses = model(hr, lr, generator)
         self.accelerator.backward(losses["loss"])
         norm = self.accelerator.clip_grad_norm_(self.method.parameters(), config.clip_norm)
         self.optimizer.step()
