@@ -1,6 +1,6 @@
 """Pretrained convolutional features of ImageNet classifiers: where their weights lie, and how to bring them.
 
-A backbone is named as in torchvision: "alexnet", "vgg16", or "squeezenet1_1". Only its convolutions are used,
+A backbone is named as in torchvision: "alexnet", "vgg16", "vgg19", or "squeezenet1_1". Only its convolutions are used,
 the arrays that torchvision calls `features.0.weight`, `features.0.bias`, and so on. They are looked for
 
 1. in the folder that the environment variable `SRBOOK_WEIGHTS` names, as `<backbone>_features.safetensors`
@@ -29,14 +29,14 @@ from torch import Tensor
 from srbook.files import load_tensors, save_tensors
 from srbook.torchvision_compat import import_torchvision
 
-BACKBONES = ("alexnet", "vgg16", "squeezenet1_1")
+BACKBONES = ("alexnet", "vgg16", "vgg19", "squeezenet1_1")
 
 
 def backbone_weights(name: str) -> dict[str, Tensor]:
     """The pretrained weights of a backbone's convolutions, on the CPU.
 
     Args:
-        name: "alexnet", "vgg16", or "squeezenet1_1".
+        name: a member of `BACKBONES`.
 
     Returns:
         Tensors by torchvision's names, `features.0.weight` and so on, with shapes that were checked.

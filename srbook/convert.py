@@ -16,7 +16,8 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Args:
         family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb"
-            (ESRGAN's first names, which SRDiff kept) for `RRDBNet`.
+            (ESRGAN's first names, which SRDiff kept) for `RRDBNet`; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if
+            `state` holds ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
         state: the released tensors by name.
 
     Returns:
@@ -131,10 +132,61 @@ def _rrdb(state: Mapping[str, Tensor]) -> _Names:
     return names
 
 
+def _ecdp(state: Mapping[str, Tensor]) -> _Names:
+    if not _has(state, "lr_feats."):
+        return _ecdp_encoder(state) if _has(state, "conv_first.") else _ecdp_unet(state)
+    names: _Names = {}
+    for ours, theirs, names_of in (
+        ("network.", "diffusion.network.", _ecdp_unet),
+        ("encoder.", "lr_feats.", _ecdp_encoder),
+    ):
+        part = {name.removeprefix(theirs): tensor for name, tensor in state.items() if name.startswith(theirs)}
+        names |= {ours + name: theirs + released for name, released in names_of(part).items()}
+    return names
+
+
+def _ecdp_encoder(state: Mapping[str, Tensor]) -> _Names:
+    names = _layer("head", "conv_first")
+    for block in range(_count(state, "blocks")):
+        for dense in range(3):
+            for k in range(5):
+                ours = f"blocks.{block}.blocks.{dense}.convolutions.{k}"
+                names |= _layer(ours, f"blocks.{block}.block{dense + 1}.conv{k + 1}")
+    return names
+
+
+def _ecdp_unet(state: Mapping[str, Tensor]) -> _Names:
+    def block(ours: str, theirs: str) -> _Names:
+        names = _layer(f"{ours}.norm1", f"{theirs}.norm1") | _layer(f"{ours}.conv1", f"{theirs}.conv1.network")
+        names |= _layer(f"{ours}.time", f"{theirs}.time_in") | _layer(f"{ours}.guide", f"{theirs}.extra_in.network")
+        names |= _layer(f"{ours}.norm2", f"{theirs}.norm2") | _layer(f"{ours}.conv2", f"{theirs}.conv2.network")
+        skipped = _has(state, f"{theirs}.skip.")
+        return names | (_layer(f"{ours}.skip", f"{theirs}.skip.network") if skipped else {})
+
+    def way(stages: str, resamplers: str, theirs: str, resampler: str) -> _Names:
+        # The released list is flat; every resampling in it starts a new level.
+        names: _Names = {}
+        level = position = 0
+        for index in range(_count(state, theirs)):
+            if _has(state, f"{theirs}.{index}.{resampler}."):
+                names |= _layer(f"{resamplers}.{level}", f"{theirs}.{index}.{resampler}.network")
+                level, position = level + 1, 0
+            else:
+                names |= block(f"{stages}.{level}.{position}", f"{theirs}.{index}")
+                position += 1
+        return names
+
+    names = _layer("time.layers.0", "time_in.0") | _layer("time.layers.2", "time_in.2")
+    names |= _layer("stem", "in_conv.network") | way("down", "shrink", "downs", "downconv")
+    names |= block("middle.0", "mid.0") | block("middle.1", "mid.1") | way("up", "grow", "ups", "upconv.1")
+    return names | _layer("norm", "out_conv.0") | _layer("tail", "out_conv.2.network")
+
+
 # family: where its network lies in a whole checkpoint, our names, and released tensors that are not weights
 _FAMILIES: dict[str, tuple[str, Callable[[Mapping[str, Tensor]], _Names], set[str]]] = {
     "sr3": ("denoise_fn.", _unet("noise_level_mlp", "noise_func.noise_func.0"), set()),
     "ddpm": ("denoise_fn.", _unet("time_mlp", "mlp.1"), {"time_mlp.0.inv_freq"}),
     "srdiff": ("denoise_fn.", _srdiff, set()),
     "rrdb": ("rrdb.", _rrdb, set()),
+    "ecdp": ("", _ecdp, {"diffusion.betas", "diffusion.alphas", "diffusion.alpha_bars"}),
 }

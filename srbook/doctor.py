@@ -183,19 +183,20 @@ def _weights() -> list[Finding]:
 
 
 def _backbone(name: str) -> Finding:
-    """Where LPIPS would find the features of a classifier; nothing is downloaded here."""
+    """Where the features of a classifier would be found; nothing is downloaded here."""
     import torch
 
+    use = "for ECDP's quality loss" if name == "vgg19" else "for LPIPS"
     setting = os.environ.get("SRBOOK_WEIGHTS")
     folder = Path(setting).expanduser() if setting else None
     if folder is not None and not folder.is_dir():
-        return Finding("broken", name, f"for LPIPS: SRBOOK_WEIGHTS names {folder}, which is not a folder")
+        return Finding("broken", name, f"{use}: SRBOOK_WEIGHTS names {folder}, which is not a folder")
     own = [folder / f"{name}_features{suffix}" for suffix in (".safetensors", ".npz")] if folder is not None else []
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     found = [path for path in own if path.is_file()] + sorted(cache.glob(f"{name}-*.pth"))
     if found:
-        return Finding("ok", name, f"for LPIPS: {found[0]}")
-    text = f"for LPIPS: downloaded at first use, or put {name}_features.safetensors where SRBOOK_WEIGHTS says"
+        return Finding("ok", name, f"{use}: {found[0]}")
+    text = f"{use}: downloaded at first use, or put {name}_features.safetensors where SRBOOK_WEIGHTS says"
     return Finding("missing", name, text)
 
 

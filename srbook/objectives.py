@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
-from srbook.paths import AnchoredPath, DiscreteVP
+from srbook.paths import AnchoredPath, DiscreteVP, Time, broadcast
 
 Distance = Literal["l1", "l2"]
 Spacing = Literal["signal", "power"]
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+TwoHeads = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def draw_steps(
@@ -44,7 +45,7 @@ def draw_noise_levels(
 
     A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's
     program ("signal"), or abar itself is, as in the paper ("power"). The level is returned as the fractional time at
-    which the path has it: abar falls exponentially within a step.
+    which the path has it: abar falls exponentially within a step. Implements :eq:`eq-sr3-level` (chapter 6).
 
     Args:
         path: the path whose levels are drawn.
@@ -115,8 +116,72 @@ def noise_loss(
     Raises:
         ValueError: unknown distance.
     """
-    if distance not in get_args(Distance):
-        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")
+    _require_distance(distance)
     z = (path.perturb(x0, anchor, t, noise) - anchor) / path.scale
     predicted = predict(z, t).to(noise.dtype)  # the network may compute in bfloat16, the error not
     return {"l1": l1_loss, "l2": mse_loss}[distance](predicted, noise)
+
+
+def two_head_losses(
+    path: AnchoredPath,
+    predict: TwoHeads,
+    x0: Tensor,
+    anchor: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    distance: Distance = "l2",
+    *,
+    by_score: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """How far two heads are from the noise in x_t and from the clean z_0, each the mean over all values.
+
+    Their sum is what ECDP's program trains (Yuan and Yuan 2024), which adds up the values of an image instead.
+
+    Args:
+        path: makes x_t; its scale must be positive.
+        predict: (z_t, t) to the noise and z_0, with the normalized images z = (x - anchor) / scale.
+        x0: (N, ...) clean images in the working space.
+        anchor: broadcastable to `x0`.
+        t: (N,) times; above 0 if `by_score`.
+        noise: standard normal, shaped like `x0`.
+        distance: "l2", the squared error, or "l1", the absolute error.
+        by_score: weigh the errors by `score_weights`, or by their square roots if they are absolute.
+
+    Returns:
+        Two scalars, float32 or wider: of the noise and of z_0.
+
+    Raises:
+        ValueError: unknown distance.
+    """
+    _require_distance(distance)
+    z0 = (x0 - anchor) / path.scale
+    z = (path.perturb(x0, anchor, t, noise) - anchor) / path.scale
+    losses = []
+    for predicted, truth, weight in zip(predict(z, t), (noise, z0), score_weights(path, t), strict=True):
+        error = predicted.to(truth.dtype) - truth
+        if by_score:
+            error = error * broadcast(weight.sqrt(), error)
+        losses.append(error.square().mean() if distance == "l2" else error.abs().mean())
+    return losses[0], losses[1]
+
+
+def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
+    """Weights that make squared errors of the noise and of z_0 into squared errors of the score, times scale^2.
+
+    A score from predicted noise is -noise / (scale s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (scale s_t^2).
+    So the weights are 1 / s^2 and a^2 / s^4. Both grow without bound as t falls to 0.
+
+    Args:
+        path: the path.
+        t: times.
+
+    Returns:
+        Two tensors shaped like `t`, float64: for the noise and for z_0.
+    """
+    a, s = path.signal(t), path.noise(t)
+    return 1 / s.square(), (a / s.square()).square()
+
+
+def _require_distance(distance: str) -> None:
+    if distance not in get_args(Distance):
+        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")

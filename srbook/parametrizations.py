@@ -154,6 +154,31 @@ def hybrid(
     return image, blend
 
 
+def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
+    """The weight of the noise head in `hybrid` that makes the error of the blend least.
+
+    Let the two heads err independently, the image head (z_0 - z_0's prediction) `ratio` times as much as the noise
+    head. Both give an estimate of the noise, the image head's with its error times a_t / s_t. Weights that are
+    inverse to the variances give lambda = a^2 r^2 / (s^2 + a^2 r^2). Heads of equal error, r = 1, give the a^2 of the
+    released program where a^2 + s^2 = 1.
+
+    Args:
+        path: the path.
+        t: times.
+        ratio: r, positive; towards 0 the image head is trusted alone, towards infinity the noise head.
+
+    Returns:
+        The weight in [0, 1], shaped like `t`, float64.
+
+    Raises:
+        ValueError: `ratio` is not a positive number.
+    """
+    if not 0 < ratio < float("inf"):
+        raise ValueError(f"ratio must be a positive number, got {ratio}; use one head alone with weight 0 or 1")
+    image = (path.signal(t) * ratio).square()
+    return image / (path.noise(t).square() + image)
+
+
 def _require_kind(path: AnchoredPath, kind: str) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")

@@ -53,7 +53,8 @@ def ancestral(
 
     At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift; at eta = 0 it is DDIM and the
     teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is
-    :eq:`eq-one-step` (chapter 5); on DDPM's path it implements :eq:`eq-ddpm-sampler` (chapter 3).
+    :eq:`eq-one-step` (chapter 5); on DDPM's path it implements :eq:`eq-ddpm-sampler` (chapter 3), and with SR3's
+    clipped prediction :eq:`eq-sr3-sampler` (chapter 6).
 
     DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
     right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance
@@ -105,6 +106,7 @@ def probability_flow(
     rtol: float = 1e-3,
     atol: float = 1e-3,
     keep: bool = False,
+    adjoint: Sequence[Tensor] | None = None,
 ) -> SampleResult:
     """Solve dx/dt = `AnchoredPath.velocity` down the given times: deterministic (Song et al. 2021).
 
@@ -122,6 +124,11 @@ def probability_flow(
     part of them: with 200 steps an error of about 2e-3 stays however tight the tolerance, while the evaluations soar.
     To be exact on a discrete path, take "rk4" at whole times.
 
+    Gradients come by back-propagation through the steps, which keeps what the network computed in every one of them.
+    With `adjoint`, they come from a second equation instead, solved from the last time back to the first together
+    with the flow (Chen et al. 2018): the memory does not grow with the steps, at the price of evaluating the network
+    again, and of an error of the order of the tolerance.
+
     Args:
         path: the path to walk back.
         denoise: predicts the clean image.
@@ -132,16 +139,21 @@ def probability_flow(
         rtol: relative tolerance of "dopri5", positive; the other solvers do not use it.
         atol: absolute tolerance of "dopri5", in working units, positive.
         keep: keep the state at every time. Those of "dopri5" are interpolated inside its steps.
+        adjoint: every tensor inside `denoise` that shall get a gradient, leaves or not; only with "dopri5". What is
+            not among them, the anchor included, gets none; `x` always does. None may be computed from another, or the
+            other gets its part twice. The tolerances of the way back are meant for a loss that is a mean over values.
 
     Returns:
         The state at the last time, which still has the noise of that time; nfe counts every evaluation.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, reach 0, or are too few; the solver is unknown; or a tolerance
-            is not positive or cannot be met.
+        ValueError: `times` do not fall, leave the path, reach 0, or are too few; the solver is unknown, or is not
+            "dopri5" although `adjoint` is given; or a tolerance is not positive or cannot be met.
     """
     if solver not in get_args(Solver):
         raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
+    if adjoint is not None and solver != "dopri5":
+        raise ValueError(f'gradients by the adjoint method need solver="dopri5", got {solver!r}')
     if len(times) > 0 and not times[-1] > 0:
         raise ValueError(f"the probability flow must stop at a time above 0, got {times[-1]}; try path.end / 1000")
 
@@ -149,7 +161,7 @@ def probability_flow(
         return path.velocity(x, _call(denoise, x, t), anchor, t)
 
     if solver == "dopri5":
-        return _dormand_prince(slope, x, _falling(path, times), rtol, atol, keep)
+        return _dormand_prince(slope, x, _falling(path, times), rtol, atol, keep, adjoint)
 
     def step(x: Tensor, t: float, s: float) -> Tensor:
         h = s - t
@@ -256,26 +268,56 @@ def _walk(
 
 
 def _dormand_prince(
-    slope: Callable[[Tensor, float], Tensor], x: Tensor, times: list[float], rtol: float, atol: float, keep: bool
+    slope: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    times: list[float],
+    rtol: float,
+    atol: float,
+    keep: bool,
+    adjoint: Sequence[Tensor] | None,
 ) -> SampleResult:
     if not (rtol > 0 and atol > 0):
         raise ValueError(f"rtol and atol must be positive, got rtol={rtol} and atol={atol}")
-    from torchdiffeq import odeint
+    from torchdiffeq import odeint, odeint_adjoint
 
     evaluations = 0
+    kind = x.device.type
+    autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def counted(t: Tensor, x: Tensor) -> Tensor:
         nonlocal evaluations
         evaluations += 1
         # The solver rounds t to the type of x.
-        return slope(x, min(max(float(t), times[-1]), times[0]))
+        moment = min(max(float(t.detach()), times[-1]), times[0])
+        if adjoint is None:
+            return slope(x, moment)
+        # The adjoint equation is solved outside the caller's autocast. A cache would hand on casts without gradient.
+        with torch.autocast(kind, enabled=autocast[0], dtype=autocast[1], cache_enabled=False):
+            return slope(x, moment)
 
     grid = torch.tensor(times if keep else [times[0], times[-1]], dtype=torch.float64, device=x.device)
     # A step ends at the last time exactly; else the solver would step over it, perhaps below 0, and come back.
     # The first step is given, since the solver's own guess depends on x and would put wrong terms into gradients.
-    options = {"step_t": grid[-1:], "first_step": (times[0] - times[-1]) / 100}
+    first = (times[0] - times[-1]) / 100
+    settings = {"rtol": rtol, "atol": atol, "method": "dopri5", "options": {"step_t": grid[-1:], "first_step": first}}
     try:
-        states = odeint(counted, x, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
+        if adjoint is None:
+            states = odeint(counted, x, grid, **settings)
+        else:
+            inside = tuple(tensor for tensor in adjoint if tensor.requires_grad)
+            gradient = rtol / x.numel()  # the absolute tolerance of what the gradient of a mean consists of
+            back = [x.new_tensor(tolerance) for tolerance in (atol, atol, gradient, *[gradient] * len(inside))]
+            states = odeint_adjoint(
+                counted,
+                x,
+                grid,
+                **settings,
+                adjoint_params=inside,
+                adjoint_atol=back,
+                # The steps follow the state and its gradient alone: those of `inside` are integrals over their path,
+                # which do not act back (Kidger, Chen, and Lyons 2021). Backward, torchdiffeq counts the negative time.
+                adjoint_options={"norm": "seminorm", "step_t": -grid[:1], "first_step": first},
+            )
     except AssertionError as error:
         raise ValueError(
             f"dopri5 gave up after {evaluations} evaluations with rtol={rtol}, atol={atol} in {x.dtype}: {error}. "

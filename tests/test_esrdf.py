@@ -12,7 +12,7 @@ import srbook
 from srbook.catalog import read_preset
 from srbook.degradations import bicubic_upsample
 from srbook.files import load_tensors
-from srbook.losses import entropy_matching_loss, feature_loss, features, vgg_features
+from srbook.losses import entropy_matching_loss, feature_distance, features, vgg16_features
 from srbook.methods import SR3, Condition
 from srbook.methods.esrdf import ESRDF
 from srbook.networks import AttentionPredictor
@@ -250,7 +250,7 @@ def test_an_extractor_is_no_part_of_the_method():
     assert parameters(method) == before and len(method.state_dict()) == len(esrdf().state_dict())
 
 
-def test_vgg_features_are_two_convolutions(monkeypatch):
+def test_vgg16_features_are_two_convolutions(monkeypatch):
     shapes = {"0.weight": (64, 3, 3, 3), "0.bias": (64,), "2.weight": (64, 64, 3, 3), "2.bias": (64,)}
     weights = {f"features.{key}": torch.randn(shape, generator=generator()) / 10 for key, shape in shapes.items()}
     monkeypatch.setattr(features, "backbone_weights", lambda name: {"vgg16": weights}[name])
@@ -264,19 +264,19 @@ def test_vgg_features_are_two_convolutions(monkeypatch):
             shown = (image - mean[:, None, None]) / std[:, None, None]
         hidden = relu(conv2d(shown, first, first_bias, padding=1))
         expected = relu(conv2d(hidden, second, second_bias, padding=1))
-        close(vgg_features(image, normalize=normalize), expected.detach(), 1e-6)
-    feature_loss(vgg_features, image, torch.zeros_like(image)).backward()
+        close(vgg16_features(image, normalize=normalize), expected.detach(), 1e-6)
+    feature_distance(image, torch.zeros_like(image), vgg16_features, "l2").backward()
     assert image.grad.abs().max() > 0
     features._vgg_layers.cache_clear()
 
 
-def test_feature_loss_refuses_images_and_features_that_differ_in_shape():
+def test_feature_distance_refuses_images_and_features_that_differ_in_shape():
     image = torch.rand(1, 3, 4, 4)
     with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 4, 4\) and \(1, 3, 4, 2\)"):
-        feature_loss(vgg_features, image, image[..., :2])
-    sizes = iter((1, 2))
+        feature_distance(image, image[..., :2], vgg16_features, "l2")
+    sizes = iter((2, 1))
     with pytest.raises(ValueError, match=r"different shapes for images of one shape: \(1,\) and \(2,\)"):
-        feature_loss(lambda batch: batch.new_zeros(next(sizes)), image, image)
+        feature_distance(image, image, lambda batch: batch.new_zeros(next(sizes)), "l2")
 
 
 # Stages

@@ -1,6 +1,7 @@
 """How high-resolution images become low-resolution ones."""
 
 from srbook.degradations.consistency import consistent, fixed_and_free
+from srbook.degradations.residual import ResidualMoments, residual_deviation
 from srbook.degradations.resize import (
     bicubic_downsample,
     bicubic_upsample,
@@ -11,6 +12,7 @@ from srbook.degradations.resize import (
 )
 
 __all__ = [
+    "ResidualMoments",
     "bicubic_downsample",
     "bicubic_upsample",
     "consistent",
@@ -18,5 +20,6 @@ __all__ = [
     "cubic_kernel",
     "fixed_and_free",
     "imresize",
+    "residual_deviation",
     "resize_weights",
 ]

@@ -1,48 +1,53 @@
-"""Distances between the features that a network sees in two images (Johnson, Alahi, and Fei-Fei 2016)."""
+"""Distances of images in the eyes of a network (Johnson, Alahi, and Fei-Fei 2016). Any function of images serves."""
 
 from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, mse_loss, relu
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, l1_loss, mse_loss, relu
 
 from srbook.backbones import backbone_weights
+from srbook.objectives import Distance
+from srbook.torchvision_compat import import_torchvision
 
 FeatureExtractor = Callable[[Tensor], Tensor]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+VGG19_CONV5_4 = 34  # position among VGG-19's layers; the ReLU after it is left out
 
 
-def feature_loss(extract: FeatureExtractor, a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference of features.
+def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance: Distance = "l1") -> Tensor:
+    """Mean difference of features: magnitudes in ECDP's image quality loss (Yuan and Yuan 2024), squares in ESRDF's.
 
     Args:
-        extract: images (N, 3, H, W) in [0, 1] to features of any shape, with gradients to the images.
-        a: (N, 3, H, W), may lie a little outside [0, 1].
-        b: same shape, the target; no gradient goes through its features.
+        sr: (N, 3, H, W), judged; gradients flow to it. It may lie a little outside [0, 1].
+        hr: the truth, shaped like `sr`; no gradients flow to it.
+        extract: from images to features of any shape, for example `vgg19_features`.
+        distance: "l1" or "l2".
 
     Returns:
-        Shape (), in squared units of the features.
+        Shape (), float32 or wider.
 
     Raises:
         ValueError: the images, or their features, differ in shape.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"the two images must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    found = extract(a)
+    if sr.shape != hr.shape:
+        raise ValueError(f"the two images must have the same shape, got {tuple(sr.shape)} and {tuple(hr.shape)}")
     with torch.no_grad():
-        wanted = extract(b)
+        wanted = extract(hr)
+    found = extract(sr)
     if found.shape != wanted.shape:
         raise ValueError(
             f"extract gave features of different shapes for images of one shape: {tuple(found.shape)} and "
             f"{tuple(wanted.shape)}"
         )
-    return mse_loss(found, wanted)
+    dtype = torch.promote_types(wanted.dtype, torch.float32)
+    return {"l1": l1_loss, "l2": mse_loss}[distance](found.to(dtype), wanted.to(dtype))
 
 
-def vgg_features(image: Tensor, *, normalize: bool = True) -> Tensor:
+def vgg16_features(image: Tensor, *, normalize: bool = True) -> Tensor:
     """The 64 maps after the second convolution of VGG-16, its relu1_2 (Simonyan and Zisserman 2015).
 
     `srbook.backbones` says where the weights come from; they are kept for later calls.
@@ -72,3 +77,39 @@ def _vgg_layers(device: torch.device) -> list[Tensor]:
     names = [f"features.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         return [weights[name].clone().to(device) for name in names]
+
+
+def vgg19_features(image: Tensor) -> Tensor:
+    """What VGG-19's convolution conv5_4 sees in images, before its ReLU: ESRGAN's and ECDP's features.
+
+    Its 16 convolutions were trained to name the objects in ImageNet's photographs. `srbook.backbones` says where their
+    weights come from. They are read at the first call, kept, and frozen; gradients flow to the image.
+
+    Args:
+        image: (N, 3, H, W), sides of at least 16, nominally in [0, 1]; what lies outside is not clipped.
+
+    Returns:
+        (N, 512, H // 16, W // 16).
+
+    Raises:
+        ValueError: an image that is too small, or damaged weights.
+        FileNotFoundError: the weights are not there and cannot be downloaded.
+        ImportError: torchvision is missing.
+    """
+    if min(image.shape[-2:]) < 16:
+        raise ValueError(f"VGG-19 halves an image four times, so it needs 16x16 pixels, got {tuple(image.shape)}")
+    mean, deviation = (image.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return _vgg19(image.device)((image - mean) / deviation)
+
+
+@cache
+def _vgg19(device: torch.device) -> nn.Module:
+    import_torchvision()
+    from torchvision import models
+
+    with torch.inference_mode(False):  # a cached module must also serve later calls that want gradients
+        weights = backbone_weights("vgg19")
+        with torch.device("meta"):  # built empty: no random numbers are drawn
+            layers = models.vgg19(weights=None).features[: VGG19_CONV5_4 + 1]
+        layers.load_state_dict({name: weights[f"features.{name}"] for name in layers.state_dict()}, assign=True)
+        return layers.requires_grad_(False).eval().to(device)

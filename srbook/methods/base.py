@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ class Method(nn.Module, ABC):
     to rebuild the method, so they must be plain numbers, strings, lists and dicts.
 
     Some methods train in stages, one after the other: `begin` says which one `loss` is for and frees its weights.
-    A new method is in its last stage; in an earlier one, `upscale` shows what that stage trains.
+    A new method is in a stage where `upscale` shows the whole method; in an earlier one, it shows what that trains.
 
     Attributes:
         kind: the method's name in presets and checkpoints.
@@ -121,7 +121,7 @@ class Method(nn.Module, ABC):
             )
 
     @torch.no_grad()
-    def upscale_directly(self, network: nn.Module, lr: Tensor, steps: int | None) -> SampleResult:
+    def upscale_directly(self, network: Callable[[Tensor], Tensor], lr: Tensor, steps: int | None) -> SampleResult:
         """`upscale` of a network that gives the image in one evaluation, clipped to [0, 1].
 
         Raises:

@@ -19,7 +19,8 @@ class DDPM(Diffusion):
 
     It has not learned from low-resolution images, but `upscale` can still take one into account: the part of each
     predicted image that the low-resolution one fixes is replaced, and only the free part is the prior's (DDNM,
-    Wang, Yu, and Zhang 2023). Implements :eq:`eq-ddnm` (chapter 3). Whatever the network, the result shrinks to the input, up to the clipping to [0, 1].
+    Wang, Yu, and Zhang 2023). It implements :eq:`eq-ddnm` (chapter 3). Whatever the network, the result shrinks to
+    the input, up to the clipping to [0, 1].
 
     Args:
         scale: magnification of `upscale`; training does not use it.

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from srbook.paths import AnchoredPath
 from srbook.progress import Progress
 from srbook.samplers import Denoiser, SampleResult, Variance, ancestral
 
+Context = Tensor | Sequence[Tensor] | None
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -30,7 +32,7 @@ class Condition:
     """
 
     anchor: Tensor
-    context: Tensor | None = None
+    context: Context = None
 
 
 class Diffusion(Method):
@@ -38,7 +40,8 @@ class Diffusion(Method):
 
     The path lives in pixel units: x_t = anchor + a_t (x_0 - anchor) + scale s_t noise. The network gets the
     normalized image z_t = (x_t - anchor) / scale, which is the variable of the published programs. A subclass makes
-    the condition, calls the network, and may choose how times are drawn.
+    the condition, calls the network, and may choose how times are drawn. A network that says more than the noise also
+    has its own `losses` and `estimate`.
 
     Args:
         path: with a positive scale.
@@ -47,7 +50,14 @@ class Diffusion(Method):
         variance: the fresh noise of a sampling step, see `srbook.samplers.ancestral`.
         distance: of the training loss.
         arguments: the other arguments of the subclass's constructor, for checkpoints.
+
+    Attributes:
+        clips: sampling keeps predictions within one scale of the anchor, unless it is told otherwise.
+        eta: share of fresh noise in a sampling step, see `srbook.samplers.ancestral`.
     """
+
+    clips: ClassVar[bool] = True
+    eta: float = 1.0
 
     def __init__(
         self,
@@ -70,7 +80,7 @@ class Diffusion(Method):
         """The anchor and the context of low-resolution images (N, 3, H, W) in [0, 1]."""
 
     @abstractmethod
-    def predict(self, z: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+    def predict(self, z: Tensor, t: Tensor, context: Context) -> Tensor:
         """The network's noise, shaped like z_t, for the normalized images `z` at times `t` (N,)."""
 
     def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -86,29 +96,38 @@ class Diffusion(Method):
         condition = self.condition(lr)
         t = self.draw_times(len(hr), generator, hr.device)
         noise = normal(hr.shape, hr, generator)
+        return self.losses(self.clean(hr, condition.anchor), condition, t, noise)
+
+    def losses(self, x0: Tensor, condition: Condition, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """`loss` for clean images (N, 3, H, W), times (N,), and noise shaped like the images."""
         predict = partial(self.predict, context=condition.context)
-        x0 = self.clean(hr, condition.anchor)
         return {"loss": noise_loss(self.path, predict, x0, condition.anchor, t, noise, self.distance)}
 
-    def denoiser(self, lr: Tensor, *, clip: bool = True) -> tuple[Tensor, Denoiser]:
+    def estimate(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The clean image that the network sees in x_t, in pixel units and not clipped."""
+        z = (x_t - condition.anchor) / self.path.scale
+        noise = self.predict(z, t, condition.context).to(x_t.dtype)
+        return to_x0(self.path, "eps", noise, x_t, condition.anchor, t)
+
+    def denoiser(self, lr: Tensor, *, clip: bool | None = None) -> tuple[Tensor, Denoiser]:
         """What a sampler needs: the anchor, and a function from x_t and t to the predicted clean image.
 
         The condition is computed once, here.
 
         Args:
             lr: (N, 3, H, W) in [0, 1]; the sides of the high-resolution image must be multiples of `multiple`.
-            clip: keep predictions within one scale of the anchor, as the published programs do: for an anchor of
-                mid-gray and a scale of 0.5 that is [0, 1].
+            clip: keep predictions within one scale of the anchor: for an anchor of mid-gray and a scale of 0.5 that
+                is [0, 1]. None does what the published program of the method does.
         """
         return self.denoiser_given(self.condition(lr), clip=clip)
 
-    def denoiser_given(self, condition: Condition, *, clip: bool = True) -> tuple[Tensor, Denoiser]:
+    def denoiser_given(self, condition: Condition, *, clip: bool | None = None) -> tuple[Tensor, Denoiser]:
         """`denoiser` for a condition that is known already."""
         anchor, sigma = condition.anchor, self.path.scale
+        clip = self.clips if clip is None else clip
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            noise = self.predict((x_t - anchor) / sigma, t, condition.context).to(x_t.dtype)
-            x0 = to_x0(self.path, "eps", noise, x_t, anchor, t)
+            x0 = self.estimate(x_t, t, condition)
             return anchor + (x0 - anchor).clamp(-sigma, sigma) if clip else x0
 
         return anchor, denoise
@@ -142,6 +161,7 @@ class Diffusion(Method):
     ) -> SampleResult:
         """Images (N, 3, H, W) in [0, 1], from noise around the anchor back to time 0; arguments as in `upscale`."""
         times = self.path.times(self.sampling_steps if steps is None else steps)
+        variance = self.variance if self.eta == 1 else "posterior"  # the only one that goes with less noise
         with Progress(len(times) - 1, f"sample {self.kind}", unit="step", enabled=progress) as bar:
 
             def watched(x_t: Tensor, t: Tensor) -> Tensor:
@@ -150,7 +170,9 @@ class Diffusion(Method):
                 return x0
 
             x = self.path.start(anchor, normal(shape, anchor, generator))
-            result = ancestral(self.path, watched, x, anchor, times, variance=self.variance, generator=generator)
+            result = ancestral(
+                self.path, watched, x, anchor, times, eta=self.eta, variance=variance, generator=generator
+            )
         return SampleResult(image=result.image.clamp(0, 1), nfe=result.nfe)
 
 

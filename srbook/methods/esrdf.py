@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from srbook.losses import entropy_matching_loss, feature_loss, vgg_features
+from srbook.losses import entropy_matching_loss, feature_distance, vgg16_features
 from srbook.losses.features import FeatureExtractor
 from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import AttentionPredictor, UNet
@@ -118,14 +118,14 @@ class ESRDF(Diffusion):
         )
         self.weights, self.entropy, self.anchor = weights, entropy, anchor
         self.predictor, self.network = AttentionPredictor(scale, **predictor), unet
-        self.set_feature_extractor(vgg_features)
+        self.set_feature_extractor(vgg16_features)
         self.train()
 
     def set_feature_extractor(self, extract: FeatureExtractor) -> None:
         """Use other features than VGG's in the predictor's loss. Checkpoints do not keep the choice.
 
         Args:
-            extract: see `srbook.losses.feature_loss`. A module's weights do not become the method's.
+            extract: see `srbook.losses.feature_distance`. A module's weights do not become the method's.
         """
         self._extract = (extract,)  # a bare module would be registered
 
@@ -163,7 +163,7 @@ class ESRDF(Diffusion):
         losses = {
             "pixel": lambda: l1_loss(predicted, hr),
             "entropy": lambda: entropy_matching_loss(predicted, hr, **self.entropy),
-            "feature": lambda: feature_loss(self._extract[0], predicted, hr),
+            "feature": lambda: feature_distance(predicted, hr, self._extract[0], "l2"),
         }
         terms = {name: loss() for name, loss in losses.items() if self.weights[name] > 0}
         return {"loss": sum(self.weights[name] * term for name, term in terms.items()), **terms}

@@ -21,7 +21,7 @@ class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
     The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
-    the noise level sqrt(abar_t), and predicts the noise.
+    the noise level sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss` (chapter 6).
 
     Args:
         scale: magnification.

@@ -81,7 +81,10 @@ class SRDiff(Diffusion):
         return self.network(z, t - 1, context)
 
     def clean(self, hr: Tensor, anchor: Tensor) -> Tensor:
-        """The truth, brought within one scale of the anchor, which is as far as sampling can go."""
+        """The truth, brought within one scale of the anchor, which is as far as sampling can go.
+
+        Implements :eq:`eq-srdiff-residual` (chapter 7) in pixel units.
+        """
         return anchor + (hr - anchor).clamp(-self.path.scale, self.path.scale)
 
     def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:

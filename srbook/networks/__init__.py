@@ -4,11 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from srbook.networks.attention_predictor import AttentionPredictor
 from srbook.networks.blocks import ResidualBlock, SelfAttention
+from srbook.networks.ecdp import GuidedBlock, GuidedUNet
 from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
 from srbook.networks.predictor import ResidualPredictor
 from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
-from srbook.networks.rrdb import RRDB, DenseBlock, RRDBNet
+from srbook.networks.rrdb import RRDB, DenseBlock, RRDBDecoder, RRDBEncoder, RRDBNet
 from srbook.networks.srcnn import SRCNN
 from srbook.networks.srdiff import MishBlock, SRDiffUNet
 from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
@@ -20,11 +22,16 @@ __all__ = [
     "NETWORKS",
     "RRDB",
     "SRCNN",
+    "AttentionPredictor",
     "DenseBlock",
     "FrequencySplitter",
+    "GuidedBlock",
+    "GuidedUNet",
     "HighFrequencyAttention",
     "LinearUpscaler",
     "MishBlock",
+    "RRDBDecoder",
+    "RRDBEncoder",
     "RRDBNet",
     "ResDiffUNet",
     "ResidualBlock",

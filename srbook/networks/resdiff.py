@@ -136,6 +136,8 @@ class FrequencySplitter(nn.Module):
 class HighFrequencyAttention(nn.Module):
     """Every pixel takes a weighted mean of all pixels, where details of an image decide which ones. One head.
 
+    Implements :eq:`eq-residual-attention` (chapter 7).
+
     Args:
         channels: width, a multiple of `groups`.
         groups: of the group normalization.

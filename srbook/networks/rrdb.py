@@ -48,7 +48,67 @@ class RRDB(nn.Module):
         return x + RESIDUAL_SCALE * self.blocks(x)
 
 
-class RRDBNet(nn.Module):
+class RRDBEncoder(nn.Module):
+    """The first part of `RRDBNet`, whose maps tell other networks about a low-resolution image.
+
+    Args:
+        features: channels between blocks.
+        growth: channels that each convolution of a dense block adds.
+        blocks: number of RRDBs.
+    """
+
+    def __init__(self, features: int = 64, growth: int = 32, blocks: int = 23):
+        super().__init__()
+        self.head = nn.Conv2d(3, features, 3, padding=1)
+        self.blocks = nn.ModuleList(RRDB(features, growth) for _ in range(blocks))
+
+    def features(self, lr: Tensor, taps: Collection[int]) -> list[Tensor]:
+        """Feature maps at low resolution, after chosen blocks.
+
+        Args:
+            lr: (N, 3, H, W) in [0, 1].
+            taps: block k's output is map k, from 0.
+
+        Returns:
+            The maps (N, features, H, W) in the order of the blocks.
+
+        Raises:
+            ValueError: a tap that does not exist, or that is named twice.
+        """
+        require_taps(taps, len(self.blocks) - 1)
+        return self._walk(self.head(lr), taps)[0]
+
+    def _walk(self, x: Tensor, taps: Collection[int]) -> tuple[list[Tensor], Tensor]:
+        """The tapped maps, and the last block's output."""
+        found = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in taps:
+                found.append(x)
+        return found, x
+
+
+class RRDBDecoder(nn.Module):
+    """The last part of `RRDBNet`: maps of a low-resolution image become the large one.
+
+    Args:
+        scale: magnification, a power of two.
+        features: channels of the maps.
+
+    Raises:
+        ValueError: the scale is not a power of two.
+    """
+
+    def __init__(self, scale: int, features: int = 64):
+        super().__init__()
+        self.upscale, self.refine, self.tail = _decoding_layers(scale, features)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, features, H, W) to (N, 3, sH, sW), not clipped."""
+        return _decode(maps, self.upscale, self.refine, self.tail)
+
+
+class RRDBNet(RRDBEncoder):
     """ESRGAN's generator. At 64/32/23, x4: 16,697,987 parameters.
 
     All blocks work at low resolution. Each octave of magnification is a nearest-neighbor doubling and a
@@ -67,22 +127,11 @@ class RRDBNet(nn.Module):
     """
 
     def __init__(self, scale: int, features: int = 64, growth: int = 32, blocks: int = 23, anchored: bool = False):
-        super().__init__()
+        super().__init__(features, growth, blocks)
         self.scale = scale
         self.anchored = anchored
-        octaves = scale.bit_length() - 1
-        if scale < 2 or scale != 2**octaves:
-            raise ValueError(f"RRDBNet doubles the size some times, so its scale must be 2, 4, 8, ...; got {scale}")
-
-        def convolution(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-        self.head = convolution(3, features)
-        self.blocks = nn.ModuleList(RRDB(features, growth) for _ in range(blocks))
-        self.trunk = convolution(features, features)
-        self.upscale = nn.ModuleList(convolution(features, features) for _ in range(octaves))
-        self.refine = convolution(features, features)
-        self.tail = convolution(features, 3)
+        self.trunk = nn.Conv2d(features, features, 3, padding=1)
+        self.upscale, self.refine, self.tail = _decoding_layers(scale, features)
         if anchored:
             nn.init.zeros_(self.tail.weight)
             nn.init.zeros_(self.tail.bias)
@@ -101,14 +150,9 @@ class RRDBNet(nn.Module):
             ValueError: a tap that does not exist, or that is named twice.
         """
         last = len(self.blocks)
-        if not set(taps) <= set(range(last + 1)) or len(set(taps)) < len(taps):
-            raise ValueError(f"taps must be different numbers from 0 to {last}, got {tuple(taps)}")
-        shallow = x = self.head(lr)
-        found = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in taps:
-                found.append(x)
+        require_taps(taps, last)
+        shallow = self.head(lr)
+        found, x = self._walk(shallow, taps)
         if last in taps:
             found.append(shallow + self.trunk(x))
         return found
@@ -116,7 +160,29 @@ class RRDBNet(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
         [x] = self.features(lr, [len(self.blocks)])
-        for convolution in self.upscale:
-            x = leaky_relu(convolution(interpolate(x, scale_factor=2, mode="nearest")), SLOPE)
-        image = self.tail(leaky_relu(self.refine(x), SLOPE))
+        image = _decode(x, self.upscale, self.refine, self.tail)
         return image + bicubic_upsample(lr, self.scale) if self.anchored else image
+
+
+def _decoding_layers(scale: int, features: int) -> tuple[nn.ModuleList, nn.Conv2d, nn.Conv2d]:
+    octaves = scale.bit_length() - 1
+    if scale < 2 or scale != 2**octaves:
+        raise ValueError(f"RRDBNet doubles the size some times, so its scale must be 2, 4, 8, ...; got {scale}")
+    upscale = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(octaves))
+    return upscale, nn.Conv2d(features, features, 3, padding=1), nn.Conv2d(features, 3, 3, padding=1)
+
+
+def _decode(x: Tensor, upscale: nn.ModuleList, refine: nn.Conv2d, tail: nn.Conv2d) -> Tensor:
+    for convolution in upscale:
+        x = leaky_relu(convolution(interpolate(x, scale_factor=2, mode="nearest")), SLOPE)
+    return tail(leaky_relu(refine(x), SLOPE))
+
+
+def require_taps(taps: Collection[int], last: int) -> None:
+    """Check that `taps` are different numbers from 0 to `last`.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not set(taps) <= set(range(last + 1)) or len(set(taps)) < len(taps):
+        raise ValueError(f"taps must be different numbers from 0 to {last}, got {tuple(taps)}")

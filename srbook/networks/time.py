@@ -8,7 +8,7 @@ def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False
     """Sines, then cosines of `time` at n = `channels` / 2 frequencies that fall geometrically from 1.
 
     Frequency k is 10000^(-k / n), so that 10000 itself is just not reached (the released programs of DDPM and SR3),
-    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff).
+    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff). Implements :eq:`eq-sr3-embedding` (chapter 6).
 
     Args:
         time: (N,), floating point: step indices, noise levels, or continuous times.
@@ -38,18 +38,20 @@ class TimeEmbedding(nn.Module):
     """The sinusoidal embedding through two linear layers, the hidden one four times as wide.
 
     Args:
-        channels: length of the embedding, before and after the layers.
+        channels: length of the sinusoidal embedding.
         activation: between the two layers.
         inclusive: see `sinusoidal_embedding`.
+        outputs: length of the result; None for `channels`.
     """
 
-    def __init__(self, channels: int, activation: nn.Module, inclusive: bool = False):
+    def __init__(self, channels: int, activation: nn.Module, inclusive: bool = False, outputs: int | None = None):
         super().__init__()
         self.channels, self.inclusive = channels, inclusive
-        self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), activation, nn.Linear(4 * channels, channels))
+        last = nn.Linear(4 * channels, channels if outputs is None else outputs)
+        self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), activation, last)
 
     def forward(self, time: Tensor) -> Tensor:
-        """(N,) of any type to (N, channels)."""
+        """(N,) of any type to (N, outputs)."""
         dtype = self.layers[0].weight.dtype
         # Half precision would round step 700 to 704, so the angles get at least single precision.
         angles = time.to(torch.promote_types(dtype, torch.float32))

@@ -70,7 +70,7 @@ class Trainer:
         method: a method with parameters to train.
         batches: `batches[i]` is the i-th batch (hr, lr).
         config: the settings.
-        stage: which of the method's stages to train; None takes the last.
+        stage: which of the method's stages to train; None takes the one it is in.
         output: folder of the run; None writes nothing.
         validation: high-resolution images (1, 3, H, W) by name, with sides divisible by the scale and longer than
             twice the scale, since PSNR leaves that much out at the borders. They are degraded by bicubic
@@ -103,7 +103,7 @@ class Trainer:
     ):
         from accelerate import Accelerator
 
-        method.begin(stage or method.stages[-1])
+        method.begin(stage or method.stage)
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ValueError(f"{method.kind} has no weights to train")
         for name, image in (validation or {}).items():
