@@ -350,7 +350,8 @@ class _SteppedDecay(_Stepped, _Decaying):
 class DiscreteVP(_SteppedDecay):
     """DDPM's chain (Ho, Jain, and Abbeel 2020): a_t = sqrt(abar_t), s_t = sqrt(1 - abar_t).
 
-    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior` (chapter 3). The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, the scale, and the betas.
+    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior` (chapter 3).
+    The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, the scale, and the betas.
 
     Args:
         betas: (T,) variances of the steps, strictly between 0 and 1.

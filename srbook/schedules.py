@@ -15,7 +15,8 @@ ThetaShape = Literal["cosine", "linear", "constant"]
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """Variances beta_t of the noise added at each step, evenly spaced (Ho, Jain, and Abbeel 2020).
 
-    Implements the schedule of :eq:`eq-ddpm-forward` (chapter 3). DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
+    Implements the schedule of :eq:`eq-ddpm-forward` (chapter 3).
+    DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
 
     Args:
         steps: the number of steps T, at least 1.
@@ -36,7 +37,8 @@ def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
 def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
     """Betas for which the product of (1 - beta) follows a squared cosine (Nichol and Dhariwal 2021); SRDiff's, T = 100.
 
-    With f(u) = cos^2((u + s) / (1 + s) * pi / 2), beta_t = min(1 - f(t/T) / f((t-1)/T), max_beta).
+    With f(u) = cos^2((u + s) / (1 + s) * pi / 2), beta_t = min(1 - f(t/T) / f((t-1)/T), max_beta). Implements
+    :eq:`eq-cosine-schedule` (chapter 7).
 
     Args:
         steps: the number of steps T, at least 1.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from srbook.degradations import consistent, imresize
 from srbook.degradations.resize import resize_weights
 from srbook.exact import GaussianMixture
 from srbook.paths import DiscreteVP
@@ -163,6 +164,16 @@ def test_both_variances_are_right_for_some_images(t: int, s: int, spread: float)
         assert exact.item() == pytest.approx((tilde if spread == 0 else beta).item(), rel=1e-9)
     else:
         assert tilde < exact < beta
+
+
+def test_the_repair_never_hurts():
+    """The error shrinks by exactly the part of it that the small image fixes."""
+    truth, guess = (torch.rand(2, 3, 16, 12, generator=generator(k), dtype=torch.float64) for k in (1, 2))
+    repaired = consistent(guess, imresize(truth, 1 / 4))
+    removed = (repaired - guess).square().sum()
+    assert removed > 0.1
+    left = (repaired - truth).square().sum()
+    torch.testing.assert_close(left, (guess - truth).square().sum() - removed, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
