@@ -41,12 +41,14 @@ class PlainUNet(nn.Module):
             x = _block(block, x, time)
         for stage, blocks in enumerate(net.up):
             if stage > 0:
-                layer = net.grow[stage - 1]
-                large = interpolate(x, scale_factor=2, mode="nearest")
-                x = torch.conv2d(large, layer.weight, layer.bias, padding=1)
+                x = _convolve(net.grow[stage - 1], interpolate(x, scale_factor=2, mode="nearest"))
             for block in blocks:
                 x = _block(block, torch.cat([x, shortcuts.pop()], dim=1), time)
         return net.tail(_swish(net.norm(x)))
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return torch.conv2d(x, layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)
 
 
 def _swish(x: Tensor) -> Tensor:
@@ -56,17 +58,17 @@ def _swish(x: Tensor) -> Tensor:
 def _block(block: nn.Module, x: Tensor, time: Tensor) -> Tensor:
     y = block.conv1(_swish(block.norm1(x))) + block.time(time)[:, :, None, None]
     y = block.conv2(block.dropout(_swish(block.norm2(y))))
-    x = y + block.skip(x)
+    x = y + (x if isinstance(block.skip, nn.Identity) else _convolve(block.skip, x))
     return x if isinstance(block.attention, nn.Identity) else _attend(block.attention, x)
 
 
 def _attend(attention: nn.Module, x: Tensor) -> Tensor:
     images, channels, height, width = x.shape
-    query, key, value = attention.qkv(attention.norm(x)).chunk(3, dim=1)
+    query, key, value = _convolve(attention.qkv, attention.norm(x)).chunk(3, dim=1)
     logits = torch.einsum("nchw,ncyx->nhwyx", query, key) / channels**0.5
     weights = torch.softmax(logits.reshape(images, height, width, -1), dim=-1)
     weights = weights.reshape(images, height, width, height, width)
-    return x + attention.out(torch.einsum("nhwyx,ncyx->nchw", weights, value))
+    return x + _convolve(attention.out, torch.einsum("nhwyx,ncyx->nchw", weights, value))
 
 
 def has_matrix_units() -> bool:

@@ -16,8 +16,8 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.qkv = Pointwise(channels, 3 * channels, bias=False)
+        self.out = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape. The cost grows with (HW)^2."""
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, outputs)
         self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
         self.attention = SelfAttention(outputs, groups) if attention else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -68,6 +68,29 @@ class ResidualBlock(nn.Module):
         y = self.conv2(self.dropout(activate(self.norm2(y))))
         y += self.skip(x)
         return self.attention(y)
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, as a product of matrices where that is faster: in bfloat16 on a CPU, by a factor of two.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        bias: whether to add one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        if x.device.type != "cpu" or not x.is_contiguous():  # channels last is fast already
+            return super().forward(x)
+        weight = self.weight.flatten(1).expand(len(x), -1, -1)
+        pixels = x.flatten(2)
+        if self.bias is None:
+            return torch.bmm(weight, pixels).unflatten(2, x.shape[2:])
+        return torch.baddbmm(self.bias[:, None], weight, pixels).unflatten(2, x.shape[2:])
 
 
 class Doubling(nn.Conv2d):
