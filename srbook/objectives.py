@@ -136,6 +136,7 @@ def two_head_losses(
     """How far two heads are from the noise in x_t and from the clean z_0, each the mean over all values.
 
     Their sum is what ECDP's program trains (Yuan and Yuan 2024), which adds up the values of an image instead.
+    Implements :eq:`eq-ecdp-loss` (chapter 8).
 
     Args:
         path: makes x_t; its scale must be positive.
@@ -170,6 +171,7 @@ def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
 
     A score from predicted noise is -noise / (scale s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (scale s_t^2).
     So the weights are 1 / s^2 and a^2 / s^4. Both grow without bound as t falls to 0.
+    Implements :eq:`eq-ecdp-weights` (chapter 8).
 
     Args:
         path: the path.
