@@ -86,6 +86,37 @@ def test_one_step_is_adamw_on_the_loss():
         torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-6)
 
 
+def test_each_element_of_a_gradient_is_cut_before_the_norm_is_taken():
+    """SGD would show the cut itself; Adam's first step does not see sizes, so the recorded norm must."""
+    trainer = make(steps=1, warmup=0, precision="fp32", clip_norm=math.inf, clip_value=1e-3)
+    trainer.method.loss(*RandomBatches()[0])["loss"].backward()
+    elements = torch.cat([weight.grad.flatten() for weight in trainer.method.parameters()])
+    trainer.method.zero_grad()
+    assert elements.abs().max() > 5e-3
+    norm = trainer.fit().records[-1]["gradient_norm"]
+    assert norm == pytest.approx(elements.clamp(-1e-3, 1e-3).norm().item(), rel=1e-5)
+
+
+def test_parts_of_a_method_have_their_own_learning_rates(tmp_path):
+    """Adam's first step is the rate times the sign, for each part with its own rate; warm-up scales both."""
+    rates = {"encoder": 1e-5}
+    settings = {"precision": "fp32", "ema_decay": 0, "clip_norm": math.inf, "learning_rates": rates, "save_every": 1}
+    trainer = make(tmp_path, steps=1, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
+    before = {name: weight.detach().clone() for name, weight in trainer.method.named_parameters()}
+    records = trainer.fit().records
+    moved = {name: (weight - before[name]).abs().max().item() for name, weight in trainer.method.named_parameters()}
+    for part, rate in (("encoder", 5e-6), ("network", 5e-4)):
+        assert max(far for name, far in moved.items() if name.startswith(part)) == pytest.approx(rate, rel=2e-2)
+    assert records[-1]["learning_rate"] == pytest.approx(5e-4)
+    again = make(tmp_path, steps=2, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
+    assert again.start == 1 and len(again.fit().records) == 2
+
+
+def test_a_learning_rate_for_a_part_that_is_not_trained_is_refused():
+    with pytest.raises(ValueError, match="learning_rates names 'decoder'; what is trained here: encoder, network"):
+        make(method=srbook.build("ecdp-tiny"), learning_rates={"decoder": 1e-3})
+
+
 def test_training_lowers_the_loss_and_logs_it(tmp_path):
     result = make(tmp_path, steps=40, log_every=10, save_every=20, ema_decay=0.5).fit()
     losses = [record["loss"] for record in result.records]

@@ -1,7 +1,6 @@
 """What the studies share: trainings that resume, measurements that are kept, and a table that says where it is from."""
 
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ship import cpu_model, training_hours
 from torch import Tensor
 
 import srbook
@@ -20,7 +20,6 @@ from srbook.methods import Method
 from srbook.metrics import PROTOCOL_A, lpips
 from srbook.progress import Progress
 from srbook.training import Trainer, TrainingConfig
-from srbook.training.log import read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 PIECE = 128
@@ -106,7 +105,7 @@ class Lab:
             "command": " ".join(["python", "benchmarks/ablate.py", *_placeholders(sys.argv[1:])]),
             "date": datetime.now(timezone.utc).date().isoformat(),
             "commit": _commit(),
-            "machine": f"one core of {_cpu()}",
+            "machine": f"one core of {cpu_model()}",
             "torch": torch.__version__,
             "srbook": srbook.__version__,
             "photos": self.photos,
@@ -131,16 +130,6 @@ def quality(sr: Tensor, truth: Tensor) -> Figures:
         "lpips": lpips(round_to_8bit(sr), truth).item(),
         "color": 255 * (sr - truth).mean(dim=(2, 3)).abs().mean().item(),
     }
-
-
-def training_hours(log: Path, batch_size: int) -> float:
-    """Time spent in training steps, from the throughput of the log's records."""
-    seconds, before = 0.0, 0
-    for record in read_log(log):
-        if "images_per_second" in record:
-            seconds += (record["step"] - before) * batch_size / record["images_per_second"]
-            before = record["step"]
-    return seconds / 3600
 
 
 def _truths(folder: Path) -> dict[str, Tensor]:
@@ -168,11 +157,3 @@ def _placeholders(arguments: list[str]) -> list[str]:
 def _commit() -> str:
     done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,5 +1,6 @@
 """The settings of a training run."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -18,11 +19,17 @@ class TrainingConfig(BaseModel):
     batch_size: PositiveInt = Field(16, description="patches in a batch, per process")
     patch_size: PositiveInt = Field(96, description="side of the high-resolution patches, in pixels")
     learning_rate: PositiveFloat = Field(2e-4, description="AdamW's highest step size")
-    warmup: NonNegativeInt = Field(0, description="steps over which the learning rate rises from zero")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="what the rate does after the warm-up")
+    learning_rates: dict[str, PositiveFloat] = Field(
+        {}, description="highest step sizes of parts of the method that have their own, such as {encoder: 1.0e-5}"
+    )
+    warmup: NonNegativeInt = Field(0, description="steps over which the learning rates rise from zero")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="what the rates do after the warm-up")
     betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's averaging factors")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     clip_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm; .inf turns it off")
+    clip_value: PositiveFloat = Field(
+        math.inf, description="each element of a gradient is cut to this magnitude, before the norm is taken"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 follows the weights")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bfloat16 where the processor or GPU has matrix units for it"

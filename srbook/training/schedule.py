@@ -1,9 +1,36 @@
-"""The learning rate over a run, and the average of the weights."""
+"""The learning rates of a method's parts and over a run, and the average of the weights."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from srbook.training.config import TrainingConfig
+
+
+def parameter_groups(method: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """What an optimizer is to train of a method: everything that requires gradients, by highest learning rate.
+
+    Args:
+        method: the method, in the stage to be trained.
+        config: its `learning_rate`, and `learning_rates` of parts by their attribute's name.
+
+    Returns:
+        Groups with "params" and "highest", the parts without a rate of their own first.
+
+    Raises:
+        ValueError: the method has no such part, or does not train it in this stage.
+    """
+    parts = {name: [w for w in part.parameters() if w.requires_grad] for name, part in method.named_children()}
+    for name in config.learning_rates:
+        if not parts.get(name):
+            trained = ", ".join(name for name, weights in parts.items() if weights)
+            raise ValueError(f"learning_rates names {name!r}; what is trained here: {trained}")
+    own = [{"params": parts[name], "highest": rate} for name, rate in config.learning_rates.items()]
+    listed = {id(weight) for group in own for weight in group["params"]}
+    others = [weight for weight in method.parameters() if weight.requires_grad and id(weight) not in listed]
+    return [{"params": others, "highest": config.learning_rate}, *own]
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:

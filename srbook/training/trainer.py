@@ -1,6 +1,7 @@
 """The trainer: one loop for every method, on CPU or GPU, that can be stopped at any time and goes on exactly."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from srbook.training.config import TrainingConfig
 from srbook.training.log import Record, TrainingLog
 from srbook.training.loop import Indices, Window, delayed_interrupt, ignore_interrupt
 from srbook.training.precision import choose_precision
-from srbook.training.schedule import EMA, learning_rate_factor
+from srbook.training.schedule import EMA, learning_rate_factor, parameter_groups
 
 
 class Batches(Protocol):
@@ -82,8 +83,8 @@ class Trainer:
         on_log: called with all records after each new one, for live plots.
 
     Raises:
-        ValueError: the method has nothing to train or no such stage, a validation image cannot be measured, the device
-            is not there, or `output` holds a run of another method or other settings.
+        ValueError: the method has nothing to train, no such stage, or no such part, a validation image cannot be
+            measured, the device is not there, or `output` holds a run of another method or other settings.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Trainer:
             enabled=choose_precision(config.precision, self.device) == "bf16",
         )
         self.optimizer = torch.optim.AdamW(
-            (parameter for parameter in method.parameters() if parameter.requires_grad),
+            parameter_groups(method, config),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -209,13 +210,15 @@ class Trainer:
         config = self.config
         factor = learning_rate_factor(index, steps=config.steps, warmup=config.warmup, schedule=config.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+            group["lr"] = group["highest"] * factor
         hr, lr = (x.to(self.device, non_blocking=True, memory_format=self._layout) for x in (hr, lr))
         generator = self._generator(index)
         torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         with self._autocast:
             losses = model(hr, lr, generator)
         self.accelerator.backward(losses["loss"])
+        if config.clip_value < math.inf:
+            self.accelerator.clip_grad_value_(self.method.parameters(), config.clip_value)
         norm = self.accelerator.clip_grad_norm_(self.method.parameters(), config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
