@@ -27,10 +27,14 @@ def soft_histogram(
     """The share of each bin in a set of values, blurred by a Gaussian.
 
     Implements :eq:`eq-esrdf-histogram`, by :eq:`eq-esrdf-cells` (chapter 11).
+
     With centers c_b evenly spaced from `low` to `high`, both included, bin b gets the sum over all values x of
     exp(-(x - c_b)^2 / (2 sigma^2)), divided by the sum of all bins (Huang et al. 2026). Values outside the range count
-    at its ends, without a gradient. Beside the values it needs memory for cells and bins, in all for about
-    20 (high - low) / sigma (bins + sets) numbers. Gradients cannot be differentiated again.
+    at its ends, without a gradient. A value at an end weighs little more than half of one inside, since no bins lie
+    beyond.
+
+    Beside the values it needs memory for cells and bins, in all for about 20 (high - low) / sigma (bins + sets)
+    numbers. Gradients cannot be differentiated again.
 
     Args:
         values: (..., M), floating point: one histogram over each last axis. For the channels of images (N, C, H, W),
