@@ -54,8 +54,8 @@ def main() -> None:
     """Parse the command line, run, print, and record."""
     parser = argparse.ArgumentParser(
         prog="python benchmarks/run.py",
-        description="Times our code against named peers: CPU time of one thread, contenders taking turns, medians. "
-        "Trust the ratios more than the milliseconds. Without a name it lists what there is.",
+        description="Times our code against named peers: CPU time, one thread, a process for each, taking turns, "
+        "medians. Trust the ratios more than the milliseconds. Without a name it lists what there is.",
         epilog="Examples:\n"
         "  python benchmarks/run.py                      list the benchmarks\n"
         "  python benchmarks/run.py imresize             run one and record it in benchmarks/results/imresize.json\n"
@@ -78,13 +78,11 @@ def main() -> None:
         for name, module in modules.items():
             print(f"{name:12} {module.__doc__.splitlines()[0]}")
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as in the processes that compute
     for name in names() if "all" in options.names else dict.fromkeys(options.names):
-        entry = modules[name].entry()
-        print(f"{name}: {entry.setting}")
-        timings = measure(entry, options.rounds)
-        print(table(timings), end="\n\n")
-        record = {"benchmark": name, "setting": entry.setting, "rounds": options.rounds, **circumstances()}
+        setting, timings = measure(f"entries.{name}", options.rounds)
+        print(f"{name}: {setting}\n{table(timings)}\n")
+        record = {"benchmark": name, "setting": setting, "rounds": options.rounds, **circumstances()}
         record["results"] = [asdict(timing) for timing in timings]
         with atomic_path(options.output / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,8 @@
 """The benchmark runner: it measures in turns, records, and says what it does not know."""
 
-import importlib.util
+import importlib
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from srbook.networks import UNet
+import srbook
+from srbook.methods import ECDP
+from srbook.networks import GuidedBlock, UNet
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -32,31 +35,90 @@ def test_runs_and_records(tmp_path, name):
 
 def test_unknown_names_are_refused():
     done = run("speed")
-    assert (
-        done.returncode == 2
-        and "no benchmark speed; there are entropy, imresize, patches, unet_sampling, unet_training, and all"
-        in done.stderr
-    )
+    known = "ecdp_sampling, ecdp_training, entropy, imresize, patches, unet_sampling, unet_training, and all"
+    assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
 
 
-def test_contenders_take_turns(monkeypatch):
-    spec = importlib.util.spec_from_file_location("timing", BENCHMARKS / "timing.py")
-    timing = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "timing", timing)  # dataclasses look their module up
-    spec.loader.exec_module(timing)
-    clock, calls = [0.0], []
-    monkeypatch.setattr(timing.time, "process_time", lambda: clock[0])
+def test_contenders_take_turns(timing):
+    calls = []
 
-    def worker(name: str, seconds: float):
-        def work():
-            calls.append(name)
-            clock[0] += seconds
+    def run(name: str, milliseconds: float) -> float:
+        calls.append(name)
+        warming = len(calls) <= 4
+        return 99.0 if warming else milliseconds / 1e3
 
-        return timing.Contender(name, work)
-
-    fast, slow = timing.measure(timing.Entry("", [worker("fast", 0.01), worker("slow", 0.03)]), rounds=5)
+    runs = [lambda: run("fast", 10), lambda: run("slow", 30)]
+    fast, slow = timing.summarize([timing.Contender(name, None) for name in "ab"], timing.take_turns(runs, 5))
     assert calls == ["fast", "slow"] * 7
     assert (fast.median_ms, slow.median_ms, slow.ratio) == pytest.approx((10, 30, 3))
+
+
+ENTRY = """
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from timing import Contender, Entry
+
+LOG = Path(__file__).with_name("log")
+
+def say(*words):
+    with LOG.open("a") as file:
+        print(*words, file=file)
+
+@contextmanager
+def within():
+    say("in", os.getpid())
+    try:
+        yield
+    finally:
+        say("out", os.getpid())
+
+def ours():
+    say("ours", os.getpid())
+    sum(range(100_000))
+
+def peer():
+    say("peer", os.getpid())
+    PEER
+
+def entry():
+    return Entry("nothing", [Contender("ours", ours, "fast", within), Contender("peer", peer)])
+"""
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    sys.modules.pop("timing", None)
+    yield importlib.import_module("timing")
+    sys.modules.pop("timing", None)
+
+
+def measure(timing, tmp_path, monkeypatch, peer: str):
+    (tmp_path / "some_entry.py").write_text(ENTRY.replace("PEER", peer))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return timing.measure("some_entry", 2)
+
+
+def test_each_contender_has_a_process_and_stays_in_its_context(timing, tmp_path, monkeypatch):
+    setting, timings = measure(timing, tmp_path, monkeypatch, "sum(range(1_000_000))")
+    assert setting == "nothing"
+    assert [(one.name, one.note) for one in timings] == [("ours", "fast"), ("peer", "")]
+    assert timings[0].ratio == 1 and timings[1].ratio > 3
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert [word for word, _ in lines] == ["in", *["ours", "peer"] * 4, "out"]
+    processes = dict(lines)
+    assert processes["in"] == processes["ours"] == processes["out"] != processes["peer"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "message"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("os._exit(1)", "process of a contender died")],
+)
+def test_a_contender_that_fails_is_reported_and_all_processes_end(timing, tmp_path, monkeypatch, peer, message):
+    with pytest.raises(RuntimeError, match=message):
+        measure(timing, tmp_path, monkeypatch, peer)
+    assert not multiprocessing.active_children()
 
 
 def test_the_plain_network_is_the_same_network(monkeypatch):
@@ -76,3 +138,48 @@ def test_the_plain_network_is_the_same_network(monkeypatch):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
     with torch.no_grad():  # where some operations work in place
         torch.testing.assert_close(net(x, level), theirs.detach(), rtol=0, atol=1e-11)
+
+
+@pytest.fixture
+def tiny_ecdp() -> ECDP:
+    """In double precision, with the published kernel and scale, and with blocks that say something."""
+    torch.manual_seed(0)
+    network = {"width": 16, "multipliers": [1, 2], "blocks": [1, 1], "time_channels": 8}
+    method = srbook.build("ecdp-tiny", sigma=0.2, anchor="torch", network=network).double()
+    for block in method.network.modules():
+        if isinstance(block, GuidedBlock):
+            torch.nn.init.normal_(block.conv2.weight, std=0.02)
+    method.begin("diffusion")
+    return method
+
+
+def test_the_plain_ecdp_is_the_same_method(monkeypatch, tiny_ecdp):
+    """What ECDP's benchmarks compare: equal losses, equal gradients, equal predictions, in double precision."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from plain_ecdp import PlainECDP
+
+    plain = PlainECDP(tiny_ecdp)
+    hr, lr = torch.rand(2, 3, 16, 24, dtype=torch.float64), torch.rand(2, 3, 4, 6, dtype=torch.float64)
+    t, noise = torch.rand(2, dtype=torch.float64), torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    ours = tiny_ecdp.losses(hr, tiny_ecdp.condition(lr), t, noise)["loss"]
+    theirs = plain.loss(hr, lr, t, noise)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
+    ours.backward()
+    theirs.backward()
+    for part, other in ((tiny_ecdp.network, plain.net), (tiny_ecdp.encoder, plain.encoder)):
+        for one, two in zip(part.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-8, atol=1e-10)
+
+
+def test_our_flow_takes_no_more_evaluations_than_the_published_one(monkeypatch, tiny_ecdp):
+    """At equal tolerance, weights, and noise; and both end at the same image, to the order of the tolerance."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from plain_ecdp import PlainECDP
+
+    lr = torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = tiny_ecdp.generate(tiny_ecdp.condition(lr), noise)
+    image, evaluations = PlainECDP(tiny_ecdp).sample(lr, noise)
+    assert 20 < ours.nfe <= evaluations
+    torch.testing.assert_close(ours.image, image, rtol=0, atol=5e-3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from srbook.images import require_images
+from srbook.memory import keep_freed_memory
 from srbook.methods.base import Method
 from srbook.objectives import Distance, draw_steps, noise_loss
 from srbook.parametrizations import to_x0
@@ -144,9 +145,10 @@ class Diffusion(Method):
         require_images(lr, "lr")
         height, width = (self.scale * side for side in lr.shape[-2:])
         padded = _extend(lr, self.multiple // math.gcd(self.multiple, self.scale))
-        anchor, denoise = self.denoiser(padded)
         shape = (len(lr), 3, *(self.scale * side for side in padded.shape[-2:]))
-        result = self.draw(anchor, denoise, shape, steps=steps, generator=generator, progress=progress)
+        with keep_freed_memory():  # every evaluation needs as much as the one before
+            anchor, denoise = self.denoiser(padded)
+            result = self.draw(anchor, denoise, shape, steps=steps, generator=generator, progress=progress)
         return SampleResult(image=result.image[..., :height, :width], nfe=result.nfe)
 
     def draw(

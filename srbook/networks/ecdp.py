@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from srbook.networks.blocks import Doubling, activate
+from srbook.networks.blocks import Doubling, Pointwise, activate
 from srbook.networks.time import TimeEmbedding, require_times
 
 HEAD_GROUPS = 16
@@ -31,10 +31,10 @@ class GuidedBlock(nn.Module):
         self.norm1 = _normalization(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
-        self.guide = nn.Conv2d(features, outputs, 1)
+        self.guide = Pointwise(features, outputs)
         self.norm2 = _normalization(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
         with torch.no_grad():  # the block starts near its skip
             self.conv2.weight.mul_(1e-3)
             if inputs != outputs:

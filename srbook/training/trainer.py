@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from srbook.data import write_image
 from srbook.degradations import bicubic_downsample
 from srbook.images import require_one_image
+from srbook.memory import keep_freed_memory
 from srbook.methods import Method
 from srbook.metrics import psnr
 from srbook.progress import Progress
@@ -164,6 +165,7 @@ class Trainer:
         step, interrupted = self.start, False
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),  # each step seeds it
+            keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             delayed_interrupt() as interrupt,
             Progress(
                 config.steps,

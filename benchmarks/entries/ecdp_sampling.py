@@ -1,0 +1,70 @@
+"""One evaluation of ECDP's network in sampling, 128x128, against the published algorithm written plainly."""
+
+from collections.abc import Callable
+
+import torch
+from plain_ecdp import PlainECDP
+from plain_unet import has_matrix_units
+from timing import Contender, Entry
+from torch import Tensor
+
+import srbook
+from srbook.memory import keep_freed_memory
+from srbook.networks import GuidedBlock
+
+BATCH, SIDE = 4, 128
+
+
+def entry() -> Entry:
+    torch.manual_seed(0)
+    method = srbook.build("ecdp-div2k").eval()
+    for block in method.network.modules():
+        if isinstance(block, GuidedBlock):
+            torch.nn.init.normal_(block.conv2.weight, std=0.02)  # fresh blocks would only pass on what they get
+    plain = PlainECDP(method).eval()
+    method.to(memory_format=torch.channels_last)
+    lr, z = torch.rand(BATCH, 3, SIDE // 4, SIDE // 4), torch.randn(BATCH, 3, SIDE, SIDE)
+    t = torch.full((BATCH,), 150.0)
+    with torch.no_grad():
+        features, context = plain.features(lr), method.condition(lr).context
+        known = plain(z, t, features)
+        scale = float(known.abs().max())
+        difference = float((method.network(z, t, context) - known).abs().max()) / scale
+        if difference > 1e-5:
+            raise AssertionError(f"the contenders compute different things: {difference:.2g}")
+
+    def ours() -> Tensor:
+        return method.network(z, t, context)
+
+    def theirs() -> Tensor:
+        return plain(z, t, features)
+
+    contenders = [
+        Contender("srbook", evaluation(ours), "channels last, freed memory kept: as upscale", within=keep_freed_memory),
+        Contender(
+            "as published",
+            evaluation(theirs),
+            f"features resized and projected in every block; outputs differ by {difference:.0e} of the largest",
+        ),
+    ]
+    if has_matrix_units():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            half = method.condition(lr).context
+
+        def rounded() -> Tensor:
+            return method.network(z, t, half)
+
+        run = evaluation(rounded, torch.bfloat16)
+        apart = float((run().float() - known).abs().max()) / scale
+        note = f"the same under autocast; outputs differ by {apart:.0e} of the largest"
+        contenders.append(Contender("srbook, bfloat16", run, note, within=keep_freed_memory))
+    return Entry(f"26.0 M weights, {SIDE}x{SIDE}, batch {BATCH}, one evaluation, float32", contenders)
+
+
+def evaluation(of: Callable[[], Tensor], dtype: torch.dtype = torch.float32) -> Callable[[], Tensor]:
+    @torch.no_grad()
+    def run() -> Tensor:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return of()
+
+    return run

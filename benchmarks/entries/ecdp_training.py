@@ -1,0 +1,69 @@
+"""One training step of ECDP at paper width, 128x128, against the published algorithm written plainly."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from plain_ecdp import PlainECDP
+from plain_unet import has_matrix_units
+from timing import Contender, Entry
+from torch import Tensor, nn
+
+import srbook
+from srbook.memory import keep_freed_memory
+
+BATCH, SIDE = 2, 128
+
+
+def entry() -> Entry:
+    torch.manual_seed(0)
+    method = srbook.build("ecdp-div2k")
+    method.begin("diffusion")
+    plain = PlainECDP(method)
+    method.to(memory_format=torch.channels_last)
+    hr, lr = torch.rand(BATCH, 3, SIDE, SIDE), torch.rand(BATCH, 3, SIDE // 4, SIDE // 4)
+    t, noise = torch.rand(BATCH), torch.randn(BATCH, 3, SIDE, SIDE)
+
+    def ours() -> Tensor:
+        return method.losses(hr, method.condition(lr), t, noise)["loss"]
+
+    def theirs() -> Tensor:
+        return plain.loss(hr, lr, t, noise)
+
+    with torch.no_grad():
+        difference = float((ours() - theirs()).abs() / theirs())
+    if difference > 1e-5:
+        raise AssertionError(f"the contenders compute different losses: {difference:.2g}")
+    as_trained = "channels last, fused Adam, freed memory kept: as Trainer.fit"
+    contenders = [
+        Contender("srbook", step(ours, adam(method, fused=True)), as_trained, within=keep_freed_memory),
+        Contender(
+            "as published, default Adam",
+            step(theirs, adam(plain)),
+            f"features resized and projected in every block; same weights, losses equal to {difference:.0e}",
+        ),
+    ]
+    if has_matrix_units():
+        run = step(ours, adam(method, fused=True), torch.bfloat16)
+        contenders.append(Contender("srbook, bfloat16", run, "the same under autocast", within=keep_freed_memory))
+    return Entry(f"42.6 M weights with the encoder's, {SIDE}x{SIDE}, batch {BATCH}, both heads, float32", contenders)
+
+
+def adam(module: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
+    return torch.optim.Adam(trained(module.parameters()), 1e-4, fused=fused)
+
+
+def trained(weights: Iterable[Tensor]) -> list[Tensor]:
+    return [weight for weight in weights if weight.requires_grad]
+
+
+def step(
+    loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    def run() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            value = loss()
+        value.backward()
+        optimizer.step()
+
+    return run
