@@ -110,7 +110,8 @@ def probability_flow(
 ) -> SampleResult:
     """Solve dx/dt = `AnchoredPath.velocity` down the given times: deterministic (Song et al. 2021).
 
-    Implements :eq:`eq-probability-flow` (chapter 4).
+    Implements :eq:`eq-probability-flow` (chapter 4), and its gradients by :eq:`eq-quality-adjoint` and
+    :eq:`eq-quality-gradient` (chapter 9).
 
     With "euler", "heun", or "rk4" the steps go from time to time, and the error falls with the first, second, or fourth
     power of the step where the rates of the path are smooth. On discrete paths, whole times keep every step inside a
@@ -118,10 +119,11 @@ def probability_flow(
 
     "dopri5" chooses its own steps between the first and the last time: Dormand and Prince's pair of orders 5 and 4, in
     torchdiffeq. It estimates its error in each step and repeats a step where the root mean square of
-    error / (atol + rtol |x|), over the whole batch, is above 1. So all images of a batch share their steps, and an
-    image alone may take others. The tolerance bounds the error of a step, not of the end. Discrete paths work, but
-    their rates are constant between whole numbers and jump there. The steps meet these kinks, and the estimate misses a
-    part of them: with 200 steps an error of about 2e-3 stays however tight the tolerance, while the evaluations soar.
+    error / (atol + rtol |x|), over the whole batch, is above 1: :eq:`eq-quality-tolerance` (chapter 9). So all images
+    of a batch share their steps, and an image alone may take others. The tolerance bounds the error of a step, not of
+    the end. Discrete paths work, but their rates are constant between whole numbers and jump there. The steps meet
+    these kinks, and the estimate misses a part of them: with 200 steps an error of about 2e-3 stays however tight the
+    tolerance, while the evaluations soar.
     To be exact on a discrete path, take "rk4" at whole times.
 
     Gradients come by back-propagation through the steps, which keeps what the network computed in every one of them.

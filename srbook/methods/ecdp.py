@@ -243,7 +243,10 @@ class ECDP(Diffusion):
         return {"loss": of_noise + of_image, "noise": of_noise, "image": of_image}
 
     def quality_losses(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The loss of the stage "quality", the distance of features in it, and how often the flow asked the network."""
+        """The loss of the stage "quality", the distance of features in it, and how often the flow asked the network.
+
+        Implements :eq:`eq-quality-loss` (chapter 9).
+        """
         condition = self.condition(lr)
         result = self.generate(condition, normal(hr.shape, hr, generator))
         quality = feature_distance(result.image, hr, self.extractor)
@@ -264,7 +267,7 @@ class ECDP(Diffusion):
     def flow(
         self, anchor: Tensor, denoise: Denoiser, noise: Tensor, *, adjoint: Sequence[Tensor] | None = None
     ) -> SampleResult:
-        """Solve the probability flow from t = 1 to 1/3000 with dopri5.
+        """Solve the probability flow :eq:`eq-quality-flow` (chapter 9) from t = 1 to 1/3000 with dopri5.
 
         The solver sees x_t - anchor, with its absolute tolerance in units of sigma, so that it takes the steps of the
         normalized image z_t.
