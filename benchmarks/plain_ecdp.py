@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate, leaky_relu, silu
 
 from srbook.methods import ECDP
 
-SIGMA, CLOCK = 0.2, 300
+SIGMA, CLOCK, END = 0.2, 300, 0.1
 BETA_MIN, BETA_MAX = 0.1, 20.0
 
 
@@ -70,8 +70,8 @@ class PlainECDP(nn.Module):
         return (predicted[:, :3] - noise).square().mean() + (predicted[:, 3:] - z0).square().mean()
 
     @torch.no_grad()
-    def sample(self, lr: Tensor, noise: Tensor) -> tuple[Tensor, int]:
-        """Dormand and Prince's solver at 1e-3 from 300 to 0.1, and the number of evaluations."""
+    def sample(self, lr: Tensor, noise: Tensor, tolerance: float = 1e-3) -> tuple[Tensor, int]:
+        """The image by Dormand and Prince's solver from 300 to 0.1, and the number of evaluations."""
         from torchdiffeq import odeint
 
         features, evaluations = self.features(lr), 0
@@ -79,6 +79,7 @@ class PlainECDP(nn.Module):
         def slope(clock: Tensor, z: Tensor) -> Tensor:
             nonlocal evaluations
             evaluations += 1
+            clock = clock.clamp(min=END)  # the solver looks beyond the end, where s has no value
             t = clock / CLOCK
             a = _signal(t)
             s = (1 - a**2).sqrt()
@@ -87,7 +88,8 @@ class PlainECDP(nn.Module):
             beta = BETA_MIN + t * (BETA_MAX - BETA_MIN)
             return beta / 2 * (noise / s - z) / CLOCK
 
-        z = odeint(slope, noise, torch.tensor([CLOCK, 0.1]), rtol=1e-3, atol=1e-3, method="dopri5")[-1]
+        times = torch.tensor([CLOCK, END], dtype=torch.float64)
+        z = odeint(slope, noise, times, rtol=tolerance, atol=tolerance, method="dopri5")[-1]
         return _upscale(lr) + SIGMA * z, evaluations
 
 

@@ -138,6 +138,7 @@ def worker(module: str, index: int) -> Iterator[Worker]:
         ours.close()  # which ends the process
         process.join(timeout=5)
         process.kill()
+        process.join()
 
 
 def _receive(connection: Connection) -> object:
