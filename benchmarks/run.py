@@ -5,13 +5,13 @@ import importlib
 import json
 import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from provenance import commit, cpu_model
 from timing import Timing, measure
 
 import srbook
@@ -40,9 +40,9 @@ def circumstances() -> dict[str, object]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -86,28 +86,6 @@ def main() -> None:
         record["results"] = [asdict(timing) for timing in timings]
         with atomic_path(options.output / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _commit() -> str:
-    """The commit at hand, with "+changes" if files differ from it."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(HERE), "describe", "--always", "--abbrev=40", "--dirty=+changes"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from provenance import cpu_model
 
 import srbook
 from srbook.data import ImageFolder
@@ -48,12 +49,6 @@ def training_hours(log: Path, batch_size: int) -> float:
     return seconds / 3600
 
 
-def cpu_model() -> str:
-    """The processor as Linux names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder that srbook train wrote")
@@ -62,6 +57,7 @@ def main() -> None:
     parser.add_argument("--tests", required=True, type=Path, help="folder with Set5 and Set14")
     parser.add_argument("--sets", nargs="+", default=["Set5", "Set14"], help="sets to measure on")
     parser.add_argument("--steps", type=int, help="sampling steps of the measurement; the method's own if left out")
+    parser.add_argument("--remark", help="what else a reader of the recipe must know")
     parser.add_argument("--machine", default=f"one core of {cpu_model()} with bfloat16 units")
     arguments = parser.parse_args()
 
@@ -94,6 +90,8 @@ def main() -> None:
             measure(shipped, arguments.name, arguments.tests / name, arguments.steps) for name in arguments.sets
         ],
     }
+    if arguments.remark:
+        recipe["remark"] = arguments.remark
     with atomic_path(folder / f"{arguments.name}.json") as temporary:
         temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(recipe["quality"], indent=2))

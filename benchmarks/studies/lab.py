@@ -1,7 +1,6 @@
 """What the studies share: trainings that resume, measurements that are kept, and a table that says where it is from."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ship import cpu_model, training_hours
+from provenance import commit, cpu_model
+from ship import training_hours
 from torch import Tensor
 
 import srbook
@@ -100,7 +100,7 @@ class Lab:
         record = {
             "command": " ".join(["python", "benchmarks/ablate.py", *_placeholders(sys.argv[1:])]),
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "commit": _commit(),
+            "commit": commit(),
             "machine": f"one core of {cpu_model()}",
             "torch": torch.__version__,
             "srbook": srbook.__version__,
@@ -148,8 +148,3 @@ def _placeholders(arguments: list[str]) -> list[str]:
         elif not skipping:
             shown.append(argument)
     return shown
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
