@@ -1,5 +1,6 @@
 """One evaluation of ECDP's network in sampling, 128x128, against the published algorithm written plainly."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,6 @@ def entry() -> Entry:
         if isinstance(block, GuidedBlock):
             torch.nn.init.normal_(block.conv2.weight, std=0.02)  # fresh blocks would only pass on what they get
     plain = PlainECDP(method).eval()
-    method.to(memory_format=torch.channels_last)
     lr, z = torch.rand(BATCH, 3, SIDE // 4, SIDE // 4), torch.randn(BATCH, 3, SIDE, SIDE)
     t = torch.full((BATCH,), 150.0)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def entry() -> Entry:
         known = plain(z, t, features)
         scale = float(known.abs().max())
         difference = float((method.network(z, t, context) - known).abs().max()) / scale
-        if difference > 1e-5:
+        if difference > 1e-6:
             raise AssertionError(f"the contenders compute different things: {difference:.2g}")
 
     def ours() -> Tensor:
@@ -40,7 +40,7 @@ def entry() -> Entry:
         return plain(z, t, features)
 
     contenders = [
-        Contender("srbook", evaluation(ours), "channels last, freed memory kept: as upscale", within=keep_freed_memory),
+        Contender("srbook", evaluation(ours), "freed memory kept: as upscale", within=keep_freed_memory),
         Contender(
             "as published",
             evaluation(theirs),
@@ -48,15 +48,16 @@ def entry() -> Entry:
         ),
     ]
     if has_matrix_units():
+        last = copy.deepcopy(method).to(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            half = method.condition(lr).context
+            half = last.condition(lr).context
 
         def rounded() -> Tensor:
-            return method.network(z, t, half)
+            return last.network(z, t, half)
 
         run = evaluation(rounded, torch.bfloat16)
         apart = float((run().float() - known).abs().max()) / scale
-        note = f"the same under autocast; outputs differ by {apart:.0e} of the largest"
+        note = f"autocast, channels last; outputs differ by {apart:.0e} of the largest"
         contenders.append(Contender("srbook, bfloat16", run, note, within=keep_freed_memory))
     return Entry(f"26.0 M weights, {SIDE}x{SIDE}, batch {BATCH}, one evaluation, float32", contenders)
 
