@@ -10,7 +10,7 @@ from torch import nn
 from srbook.convert import from_released
 from srbook.files import load_tensors
 from srbook.networks import RRDBNet, SRDiffUNet, UNet
-from srbook.networks.blocks import Doubling, Dropout, GroupNorm, SelfAttention, orthogonal_
+from srbook.networks.blocks import Doubling, Dropout, SelfAttention, orthogonal_
 from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
 
 
