@@ -10,7 +10,7 @@ from torch import nn
 from srbook.convert import from_released
 from srbook.files import load_tensors
 from srbook.networks import RRDBNet, SRDiffUNet, UNet
-from srbook.networks.blocks import Doubling, Dropout, SelfAttention, orthogonal_
+from srbook.networks.blocks import Doubling, Dropout, GroupNorm, SelfAttention, orthogonal_
 from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
 
 
@@ -131,6 +131,35 @@ def test_self_attention_is_its_formula():
     mixed = torch.einsum("nij,ncj->nci", weights, value).reshape(x.shape)
     expected = x + torch.einsum("oc,nchw->nohw", attention.out.weight[..., 0, 0], mixed)
     close(attention(x), expected + attention.out.bias[:, None, None], 1e-12)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-3), (torch.float32, 1e-6)])
+def test_group_norm_and_its_gradients_are_those_of_torch_in_double(dtype, tolerance, layout, frozen):
+    """The image's gradient is rounded to its type once; those of the weights stay in float32."""
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 16)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    norm.requires_grad_(not frozen)
+    exact = nn.GroupNorm(4, 16).double()
+    exact.load_state_dict(norm.state_dict())
+    x = (3 + 2 * torch.randn(2, 16, 6, 10)).to(dtype, memory_format=layout).requires_grad_()
+    gradient = torch.randn(2, 16, 6, 10).to(dtype)
+    wide = x.detach().double().requires_grad_()
+    y, expected = norm(x), exact(wide)
+    assert y.dtype == dtype
+    y.backward(gradient)
+    expected.backward(gradient.double())
+    pairs = [(y, expected), (x.grad, wide.grad)]
+    if frozen:
+        assert norm.weight.grad is None and norm.bias.grad is None
+    else:
+        for one, other in zip(norm.parameters(), exact.parameters(), strict=True):
+            torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-4, atol=1e-4)
+    for one, other in pairs:
+        error = (one.detach().double() - other.detach()).norm() / other.detach().norm()
+        assert error < tolerance
 
 
 def test_attention_lies_where_it_is_asked_for():

@@ -8,6 +8,43 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import conv2d, dropout, scaled_dot_product_attention, silu
 
 
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm`, with a backward pass in float32 where that is faster: for bfloat16, channels last, on a CPU.
+
+    There torch takes twice as long, for gradients that differ by rounding only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.requires_grad
+        if slow and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            return _NormalizeGroups.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(x)
+
+
+class _NormalizeGroups(torch.autograd.Function):
+    """For (N, C, H, W), channels last."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        images, channels, height, width = x.shape
+        ctx.sizes = images, channels, height * width, groups
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, *ctx.sizes, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)  # torch relies on one layout
+        wide = [tensor.float() for tensor in (gradient, x, mean, rstd, weight)]
+        wanted = ctx.needs_input_grad[:3]
+        gradients = torch.ops.aten.native_group_norm_backward(*wide, *ctx.sizes, wanted)
+        kinds = x.dtype, weight.dtype, weight.dtype
+        return *(g.to(kind) if g is not None else None for g, kind in zip(gradients, kinds, strict=True)), None, None
+
+
 class SelfAttention(nn.Module):
     """Every pixel takes a weighted mean of all pixels, and adds it to itself. One head (Vaswani et al., 2017).
 
@@ -18,7 +55,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.qkv = Pointwise(channels, 3 * channels, bias=False)
         self.out = Pointwise(channels, channels)
 
@@ -54,10 +91,10 @@ class ResidualBlock(nn.Module):
     ):
         super().__init__()
         self.time_activation = time_activation
-        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.norm1 = GroupNorm(groups, inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
-        self.norm2 = nn.GroupNorm(groups, outputs)
+        self.norm2 = GroupNorm(groups, outputs)
         self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from srbook.networks.blocks import Doubling, Pointwise, activate
+from srbook.networks.blocks import Doubling, GroupNorm, Pointwise, activate
 from srbook.networks.time import TimeEmbedding, require_times
 
 HEAD_GROUPS = 16
@@ -130,7 +130,7 @@ class GuidedUNet(nn.Module):
             self.up.append(stage)
             if level > 0:
                 self.grow.append(Doubling(channels))
-        self.norm = nn.GroupNorm(HEAD_GROUPS, current)
+        self.norm = GroupNorm(HEAD_GROUPS, current)
         self.tail = nn.Conv2d(current, outputs, 3, padding=1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -208,11 +208,11 @@ class GuidedUNet(nn.Module):
             yield from ((deepest - position, block) for block in stage)
 
 
-def _normalization(channels: int) -> nn.GroupNorm:
+def _normalization(channels: int) -> GroupNorm:
     """Groups of four channels, but at most 32 groups; as many as divide the channels."""
     if channels < 4 or channels % 4:
         raise ValueError(f"every level must have a multiple of 4 channels, got {channels}")
-    return nn.GroupNorm(channels // 4 if channels < 128 else math.gcd(channels, 32), channels)
+    return GroupNorm(channels // 4 if channels < 128 else math.gcd(channels, 32), channels)
 
 
 def _resize(maps: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from srbook.losses import haar
-from srbook.networks.blocks import orthogonal_
+from srbook.networks.blocks import GroupNorm, orthogonal_
 from srbook.networks.unet import UNet
 
 
@@ -145,7 +145,7 @@ class HighFrequencyAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.query = nn.Conv2d(3, channels, 1, bias=False)
         self.key_value = nn.Conv2d(channels, 2 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from srbook.networks.blocks import Doubling, ResidualBlock, activate, orthogonal_
+from srbook.networks.blocks import Doubling, GroupNorm, ResidualBlock, activate, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -85,7 +85,7 @@ class UNet(nn.Module):
             self.up.append(stage)
             if level > 0:
                 self.grow.append(Doubling(channels))
-        self.norm = nn.GroupNorm(groups, current)
+        self.norm = GroupNorm(groups, current)
         self.tail = nn.Conv2d(current, outputs, 3, padding=1)
         orthogonal_(self)
 
