@@ -7,9 +7,23 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, silu
 
 from srbook.methods import ECDP
+from srbook.networks import GuidedBlock
 
 SIGMA, CLOCK, END = 0.2, 300, 0.1
 BETA_MIN, BETA_MAX = 0.1, 20.0
+
+
+@torch.no_grad()
+def wake(method: ECDP) -> ECDP:
+    """Let its blocks say something, as after some training.
+
+    Fresh ones only pass on what they get. The deepest gradients are then so small that their squares are denormal
+    numbers, with which a processor is slow.
+    """
+    for block in method.network.modules():
+        if isinstance(block, GuidedBlock):
+            nn.init.normal_(block.conv2.weight, std=0.02)
+    return method
 
 
 class PlainECDP(nn.Module):

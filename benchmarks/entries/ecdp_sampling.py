@@ -4,24 +4,20 @@ import copy
 from collections.abc import Callable
 
 import torch
-from plain_ecdp import PlainECDP
+from plain_ecdp import PlainECDP, wake
 from plain_unet import has_matrix_units
 from timing import Contender, Entry
 from torch import Tensor
 
 import srbook
 from srbook.memory import keep_freed_memory
-from srbook.networks import GuidedBlock
 
 BATCH, SIDE = 4, 128
 
 
 def entry() -> Entry:
     torch.manual_seed(0)
-    method = srbook.build("ecdp-div2k").eval()
-    for block in method.network.modules():
-        if isinstance(block, GuidedBlock):
-            torch.nn.init.normal_(block.conv2.weight, std=0.02)  # fresh blocks would only pass on what they get
+    method = wake(srbook.build("ecdp-div2k")).eval()
     plain = PlainECDP(method).eval()
     lr, z = torch.rand(BATCH, 3, SIDE // 4, SIDE // 4), torch.randn(BATCH, 3, SIDE, SIDE)
     t = torch.full((BATCH,), 150.0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from plain_ecdp import PlainECDP
+from plain_ecdp import PlainECDP, wake
 from plain_unet import has_matrix_units
 from timing import Contender, Entry
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ BATCH, SIDE = 2, 128
 
 def entry() -> Entry:
     torch.manual_seed(0)
-    method = srbook.build("ecdp-div2k")
+    method = wake(srbook.build("ecdp-div2k"))
     method.begin("diffusion")
     plain = PlainECDP(method)
     method.to(memory_format=torch.channels_last)
