@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.functional import conv2d, dropout, scaled_dot_product_attention, silu
+from torch.nn.functional import conv2d, dropout, linear, scaled_dot_product_attention, silu
+
+from srbook.networks.convolution import Convolution
 
 
 class GroupNorm(nn.GroupNorm):
@@ -61,9 +63,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape. The cost grows with (HW)^2."""
-        query, key, value = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=3)
-        mixed = scaled_dot_product_attention(query, key, value)  # (N, 1, HW, C); logits are divided by sqrt(C)
-        return x + self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (N, HW, C)
+        query, key, value = linear(tokens, self.qkv.weight.flatten(1)).unsqueeze(1).chunk(3, dim=3)
+        mixed = scaled_dot_product_attention(query, key, value)  # one head; logits are divided by sqrt(C)
+        mixed = linear(mixed.squeeze(1), self.out.weight.flatten(1), self.out.bias)
+        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class ResidualBlock(nn.Module):
@@ -92,11 +96,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.time_activation = time_activation
         self.norm1 = GroupNorm(groups, inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = Convolution(inputs, outputs)
         self.time = nn.Linear(time_channels, outputs)
         self.norm2 = GroupNorm(groups, outputs)
         self.dropout = Dropout(dropout)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = Convolution(outputs, outputs)
         self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
         self.attention = SelfAttention(outputs, groups) if attention else nn.Identity()
 
@@ -124,8 +128,10 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
-        if x.device.type != "cpu" or not x.is_contiguous():  # channels last is fast already
+        if x.device.type != "cpu":
             return super().forward(x)
+        if not x.is_contiguous():
+            return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         weight = self.weight.flatten(1).expand(len(x), -1, -1)
         pixels = x.flatten(2)
         if self.bias is None:
