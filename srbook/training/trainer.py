@@ -19,6 +19,7 @@ from srbook.memory import keep_freed_memory
 from srbook.methods import Method
 from srbook.metrics import psnr
 from srbook.progress import Progress
+from srbook.training.adam import FusedAdamW
 from srbook.training.checkpoint import (
     Checkpoint,
     delete_checkpoints,
@@ -130,12 +131,11 @@ class Trainer:
             torch.bfloat16,
             enabled=choose_precision(config.precision, self.device) == "bf16",
         )
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = FusedAdamW(
             parameter_groups(method, config),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=True,
         )
         self.ema = EMA(method, config.ema_decay)
         self.start = 0 if restart else self._resume()
