@@ -16,6 +16,8 @@ POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
 class Convolution(nn.Conv2d):
     """A 3x3 convolution that keeps the size, in the fastest of three ways, which differ by rounding.
 
+    Which one is the fastest was measured on one core of a Xeon with AVX-512 and AMX.
+
     **Directly**, as torch does it: on every device but a CPU, and where the other two do not pay.
 
     **By Winograd's algorithm** (Lavin and Gray, 2016): in float32, where there are many channels. m outputs of a filter
