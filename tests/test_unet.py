@@ -10,7 +10,7 @@ from torch import nn
 from srbook.convert import from_released
 from srbook.files import load_tensors
 from srbook.networks import RRDBNet, SRDiffUNet, UNet
-from srbook.networks.blocks import Doubling, Dropout, GroupNorm, SelfAttention, orthogonal_
+from srbook.networks.blocks import Doubling, Dropout, GroupNorm, Pointwise, SelfAttention, orthogonal_
 from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
 
 
@@ -131,6 +131,21 @@ def test_self_attention_is_its_formula():
     mixed = torch.einsum("nij,ncj->nci", weights, value).reshape(x.shape)
     expected = x + torch.einsum("oc,nchw->nohw", attention.out.weight[..., 0, 0], mixed)
     close(attention(x), expected + attention.out.bias[:, None, None], 1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pointwise_is_a_convolution(layout):
+    torch.manual_seed(0)
+    layer = Pointwise(5, 7).double()
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    inputs = x, layer.weight, layer.bias
+    y, expected = layer(x), torch.conv2d(*inputs)
+    close(y, expected.detach(), 1e-14)
+    assert y.stride() == x.new_empty(y.shape).contiguous(memory_format=layout).stride()
+    gradient = torch.randn_like(expected)
+    pairs = zip(*(torch.autograd.grad(output, inputs, gradient) for output in (y, expected)), strict=True)
+    for one, other in pairs:
+        close(one, other, 1e-14)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

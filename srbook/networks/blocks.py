@@ -58,8 +58,8 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, groups: int):
         super().__init__()
         self.norm = GroupNorm(groups, channels)
-        self.qkv = Pointwise(channels, 3 * channels, bias=False)
-        self.out = Pointwise(channels, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape. The cost grows with (HW)^2."""
@@ -120,11 +120,10 @@ class Pointwise(nn.Conv2d):
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        bias: whether to add one.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True):
-        super().__init__(inputs, outputs, 1, bias=bias)
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
@@ -133,10 +132,7 @@ class Pointwise(nn.Conv2d):
         if not x.is_contiguous():
             return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         weight = self.weight.flatten(1).expand(len(x), -1, -1)
-        pixels = x.flatten(2)
-        if self.bias is None:
-            return torch.bmm(weight, pixels).unflatten(2, x.shape[2:])
-        return torch.baddbmm(self.bias[:, None], weight, pixels).unflatten(2, x.shape[2:])
+        return torch.baddbmm(self.bias[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 class Doubling(nn.Conv2d):
