@@ -73,8 +73,9 @@ def keep_freed_memory() -> Iterator[None]:
     the heap, and the heap does not shrink: it holds the peak of a step, and what lies unused between its blocks.
 
     It concerns the whole process. Contexts may be nested and may overlap in threads; the last one to end gives the
-    memory back. Nothing happens without glibc, or where the environment sets its allocator already (`GLIBC_TUNABLES`,
-    or a variable like `MALLOC_TRIM_THRESHOLD_`).
+    memory back. What lies below a small block that lives on stays in the heap, empty, and may serve large blocks later.
+    Nothing happens without glibc, or where the environment sets its allocator already (`GLIBC_TUNABLES`, or a variable
+    like `MALLOC_TRIM_THRESHOLD_`).
     """
     global _depth
     with _lock:
