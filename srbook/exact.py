@@ -75,10 +75,10 @@ class GaussianMixture:
     Args:
         weights: (K,) probabilities, positive; they are divided by their sum.
         means: (K, D).
-        covariances: (K, D, D), symmetric and positive definite.
+        covariances: (K, D, D), positive definite, and symmetric up to rounding; kept exactly symmetric.
 
     Raises:
-        ValueError: shapes do not match, or a weight or a covariance is not positive.
+        ValueError: shapes do not match, a weight or a covariance is not positive, or a covariance is not symmetric.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor):
@@ -89,9 +89,11 @@ class GaussianMixture:
             )
         if not bool((weights > 0).all()):
             raise ValueError(f"weights must be positive, got {weights.tolist()}")
-        if bool(torch.linalg.cholesky_ex(covariances).info.any()) or not torch.equal(covariances, covariances.mT):
+        symmetric = (covariances + covariances.mT) / 2
+        slack = 1e3 * torch.finfo(symmetric.dtype).eps * symmetric.abs().amax()  # products of matrices round
+        if (covariances - symmetric).abs().amax() > slack or torch.linalg.cholesky_ex(symmetric).info.any():
             raise ValueError("covariances must be symmetric and positive definite")
-        self.weights, self.means, self.covariances = weights / weights.sum(), means, covariances
+        self.weights, self.means, self.covariances = weights / weights.sum(), means, symmetric
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw clean points.
@@ -185,12 +187,12 @@ def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
 
     Args:
         mean: (D,).
-        covariance: (D, D), symmetric and positive definite.
+        covariance: (D, D), as in `GaussianMixture`.
 
     Returns:
         The prior.
 
     Raises:
-        ValueError: shapes do not match, or the covariance is not positive definite.
+        ValueError: shapes do not match, or the covariance is not symmetric and positive definite.
     """
     return GaussianMixture(mean.new_ones(1), mean[None], covariance[None])

@@ -84,6 +84,21 @@ def test_posterior_mean_beats_every_other_guess() -> None:
         assert abs((error * probe).mean().item()) < 0.02
 
 
+def test_covariances_may_be_symmetric_up_to_rounding() -> None:
+    """Where a product of matrices rounds its two halves apart, and so does `torch.cov`."""
+    prior = mixture()
+    above = torch.ones(2, 2, dtype=torch.float64).triu(1)
+    rounded = GaussianMixture(prior.weights, prior.means, prior.covariances * (1 + 1e-15 * above))
+    assert torch.equal(rounded.covariances, rounded.covariances.mT)  # copies: made symmetric, for all that follows
+    assert_allclose(rounded.covariances, prior.covariances, rtol=1e-14)
+    single = torch.eye(64) + 0.1
+    assert_allclose(
+        gaussian(torch.zeros(64), single * (1 + 1e-7 * torch.randn(64, 64).triu(1))).covariances[0], single, rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="symmetric"):
+        GaussianMixture(prior.weights, prior.means, prior.covariances + 1e-4 * above)
+
+
 def test_refusals() -> None:
     eye = torch.eye(2).expand(2, 2, 2)
     with pytest.raises(ValueError, match=r"shapes \(K,\), \(K, D\) and \(K, D, D\), got \(3,\), \(2, 2\)"):
