@@ -55,6 +55,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: tensors by name, and its metadata.
 
+    The tensors own their memory. In a mapped file they would lie at any address, and products of matrices choose their
+    kernels, and so their rounding, by it.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a safetensors file, or is cut short.
@@ -64,6 +67,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+            names = file.keys()
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); nothing was loaded") from error
