@@ -1,7 +1,6 @@
 """SR3's U-Net written plainly, operation by operation: the peer of the benchmarks of `UNet`."""
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +68,3 @@ def _attend(attention: nn.Module, x: Tensor) -> Tensor:
     weights = torch.softmax(logits.reshape(images, height, width, -1), dim=-1)
     weights = weights.reshape(images, height, width, height, width)
     return x + _convolve(attention.out, torch.einsum("nhwyx,ncyx->nchw", weights, value))
-
-
-def has_matrix_units() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 in hardware (AMX)."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import torch
 from plain_ecdp import PlainECDP, wake
-from plain_unet import has_matrix_units
 from timing import Contender, Entry
 from torch import Tensor
 
 import srbook
 from srbook.memory import keep_freed_memory
+from srbook.training import has_fast_bf16
 
 BATCH, SIDE = 4, 128
 
@@ -43,7 +43,7 @@ def entry() -> Entry:
             f"features resized and projected in every block; outputs differ by {difference:.0e} of the largest",
         ),
     ]
-    if has_matrix_units():
+    if has_fast_bf16(torch.device("cpu")):
         last = copy.deepcopy(method).to(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             half = last.condition(lr).context

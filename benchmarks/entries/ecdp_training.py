@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 from plain_ecdp import PlainECDP, wake
-from plain_unet import has_matrix_units
 from timing import Contender, Entry
 from torch import Tensor, nn
 
 import srbook
 from srbook.memory import keep_freed_memory
+from srbook.training import has_fast_bf16
 from srbook.training.adam import FusedAdamW
 
 BATCH, SIDE = 2, 128
@@ -43,7 +43,7 @@ def entry() -> Entry:
             f"features resized and projected in every block; same weights, losses equal to {difference:.0e}",
         ),
     ]
-    if has_matrix_units():
+    if has_fast_bf16(torch.device("cpu")):
         run = step(ours, fused(method), torch.bfloat16)
         contenders.append(Contender("srbook, bfloat16", run, "the same under autocast", within=keep_freed_memory))
     return Entry(f"42.6 M weights with the encoder's, {SIDE}x{SIDE}, batch {BATCH}, both heads, float32", contenders)

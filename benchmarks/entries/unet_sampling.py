@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from plain_unet import PlainUNet, has_matrix_units
+from plain_unet import PlainUNet
 from timing import Contender, Entry
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from srbook.networks import UNet
 from srbook.paths import DiscreteVP
 from srbook.samplers import ancestral
 from srbook.schedules import linear_betas
+from srbook.training import has_fast_bf16
 
 BATCH, STEP = 8, 1000
 
@@ -35,7 +36,7 @@ def entry() -> Entry:
         ),
         Contender("plain", reverse_step(other, lr, x), f"contiguous; same weights, outputs equal to {difference:.0e}"),
     ]
-    if has_matrix_units():
+    if has_fast_bf16(torch.device("cpu")):
         apart = float((outputs(net, torch.bfloat16) - known).abs().max())
         note = f"autocast, channels last; outputs, up to {known.abs().max():.1f}, differ by up to {apart:.2f}"
         run = reverse_step(net, lr, x, torch.bfloat16)

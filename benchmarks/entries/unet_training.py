@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from plain_unet import PlainUNet, has_matrix_units
+from plain_unet import PlainUNet
 from timing import Contender, Entry
 from torch import Tensor, nn
 
 from srbook.memory import keep_freed_memory
 from srbook.networks import UNet
+from srbook.training import has_fast_bf16
 from srbook.training.adam import FusedAdamW
 
 BATCH = 2
@@ -35,7 +36,7 @@ def entry() -> Entry:
             f"an ordinary loop; same weights, outputs without dropout equal to {difference:.0e}",
         ),
     ]
-    if has_matrix_units():
+    if has_fast_bf16(torch.device("cpu")):
         half = UNet().to(memory_format=torch.channels_last)
         run = step(half, adam(half), x, level, noise, torch.bfloat16)
         note = "the same under autocast; the weights stay in float32"

@@ -4,7 +4,7 @@ Import `Trainer` from here; it needs Accelerate (`pip install "srbook[train]"`).
 """
 
 from srbook.training.config import TrainingConfig
-from srbook.training.precision import choose_precision, has_fast_bf16
+from srbook.training.precision import bf16_units, choose_precision, has_fast_bf16
 from srbook.training.schedule import EMA, ema_decay_at, learning_rate_factor
 from srbook.training.trainer import Trainer, TrainingDiverged, TrainingResult
 
@@ -14,6 +14,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingResult",
+    "bf16_units",
     "choose_precision",
     "ema_decay_at",
     "has_fast_bf16",

@@ -32,7 +32,7 @@ class TrainingConfig(BaseModel):
     )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 follows the weights")
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bfloat16 where the processor or GPU has matrix units for it"
+        "auto", description="auto: bfloat16 where the processor or GPU has instructions for it"
     )
     channels_last: bool = Field(True, description="keep channels innermost in memory; faster for most networks")
     seed: NonNegativeInt = Field(0, description="fixes the batches and the noise")
