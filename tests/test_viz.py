@@ -18,6 +18,7 @@ from srbook import viz
 
 GENERATOR = torch.Generator().manual_seed(0)
 HR = torch.randint(0, 256, (1, 3, 24, 32), generator=GENERATOR).float() / 255
+from matplotlib.figure import Figure
 LR = HR[..., ::4, ::4]
 
 
@@ -81,6 +82,67 @@ def test_every_figure_needs_alt(alt):
 def test_figure_refuses_other_things():
     with pytest.raises(TypeError, match="an Axes"):
         viz.figure(line().axes[0], alt="x")
+
+
+def test_figures_have_any_size_and_one_density():
+    random = np.random.default_rng(0)
+    for width, height, dpi in random.uniform([0.3, 0.3, 20], [4, 4, 400], (60, 3)):
+        fig = Figure(figsize=(width, height), dpi=dpi)
+        (image,) = Elements(viz.figure(fig, alt="nothing but a size").html).all("img")
+        assert pixels(image).shape[:2] == (pytest.approx(200 * height, abs=1), pytest.approx(200 * width, abs=1))
+        assert int(image["width"]) == pytest.approx(100 * width, abs=1)
+
+
+def test_what_a_figure_leaves_open_is_white():
+    fig = Figure(facecolor="none")
+    fig.text(0.5, 0.5, "text", fontsize=40)
+    levels = pixels(*Elements(viz.figure(fig, alt="text").html).all("img"))
+    assert (levels[0, 0] == 255).all() and levels.min() == 0
+    assert len(np.unique(levels)) > 10, "letters have soft edges"
+
+
+# What a reader may have in a matplotlibrc.
+SETTINGS = {
+    "axes.facecolor": "black",
+    "axes.grid": False,
+    "axes.linewidth": 5,
+    "figure.autolayout": True,
+    "figure.dpi": 37,
+    "font.family": "serif",
+    "image.origin": "lower",
+    "lines.linestyle": "--",
+    "savefig.bbox": "tight",
+    "savefig.dpi": 31,
+    "savefig.facecolor": "blue",
+    "savefig.pad_inches": 1,
+    "savefig.transparent": True,
+    "text.color": "red",
+    "xtick.direction": "in",
+}
+
+
+def book_figures():
+    """Figures by every way that the book draws them."""
+    yield viz.loss_curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]).html
+    yield viz.explore(line, {"slope": [1]}, alt="slope {slope}").html
+    viz.use_style()
+    fig, ax = plt.subplots()
+    ax.imshow([[0, 1], [2, 3]])
+    fig.suptitle("Four pixels")
+    yield viz.figure(fig, alt="four pixels").html
+
+
+def test_the_books_figures_do_not_depend_on_a_readers_settings(static):
+    with matplotlib.rc_context():
+        expected = list(book_figures())
+    with matplotlib.rc_context(SETTINGS):
+        assert list(book_figures()) == expected
+
+
+def test_a_figure_of_the_readers_own_keeps_its_style_and_size():
+    with matplotlib.rc_context({**SETTINGS, "figure.facecolor": "green", "figure.figsize": (3, 2)}):
+        levels = pixels(*Elements(viz.figure(line(), alt="a line").html).all("img"))
+    assert levels.shape == (400, 600, 3) and tuple(levels[0, 0]) == (0, 128, 0)
 
 
 def test_show_images_enlarges_the_small_one_and_keeps_every_pixel():

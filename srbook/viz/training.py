@@ -19,9 +19,9 @@ def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training
     Raises:
         ValueError: fewer than two records hold a loss, or one is not finite.
     """
-    import matplotlib
+    import matplotlib.style
     import numpy as np
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     points = [(record["step"], record["loss"]) for record in records if "loss" in record]
     if len(points) < 2:
@@ -31,8 +31,9 @@ def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training
     steps, losses = np.array(points, dtype=float).T
     window = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    with matplotlib.rc_context(style()):
-        fig, ax = plt.subplots()
+    with matplotlib.style.context(style()):
+        fig = Figure()  # not pyplot's, which looks for a screen
+        ax = fig.subplots()
         ax.plot(steps, losses, color=PALETTE["sky"], alpha=0.5, linewidth=1)
         ax.plot(steps[window - 1 :], smooth, color=PALETTE["blue"])
         if losses.min() > 0:
