@@ -1,6 +1,7 @@
 """Pictures of a training run."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -48,13 +49,13 @@ def live_loss_curve(
 ) -> Callable[[Sequence[Mapping[str, float]]], None]:
     """A callback for `Trainer(on_log=...)` that keeps redrawing `loss_curve` while a notebook trains.
 
-    In static mode it shows nothing: there the finished curve is enough.
+    In a plain script, a terminal, or static mode it draws nothing; show `loss_curve(result.records)` at the end.
 
     Args:
         title: as in `loss_curve`.
         every: seconds between drawings at least, so that drawing does not slow the training.
     """
-    if is_static():
+    if is_static() or not _in_notebook():
         return lambda records: None
 
     from IPython.display import display
@@ -69,3 +70,9 @@ def live_loss_curve(
             last = time.monotonic()
 
     return redraw
+
+
+def _in_notebook() -> bool:
+    # A kernel has loaded IPython long since, and its shell knows the kernel; IPython in a terminal has none.
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
