@@ -2,17 +2,23 @@
 
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from srbook import viz
 
@@ -76,6 +82,67 @@ def test_every_figure_needs_alt(alt):
     ):
         with pytest.raises(ValueError, match="say what the figure shows"):
             call()
+
+
+def test_figures_have_any_size_and_one_density():
+    random = np.random.default_rng(0)
+    for width, height, dpi in random.uniform([0.3, 0.3, 20], [4, 4, 400], (60, 3)):
+        fig = Figure(figsize=(width, height), dpi=dpi)
+        (image,) = Elements(viz.figure(fig, alt="nothing but a size").html).all("img")
+        assert pixels(image).shape[:2] == (pytest.approx(200 * height, abs=1), pytest.approx(200 * width, abs=1))
+        assert int(image["width"]) == pytest.approx(100 * width, abs=1)
+
+
+def test_what_a_figure_leaves_open_is_white():
+    fig = Figure(facecolor="none")
+    fig.text(0.5, 0.5, "text", fontsize=40)
+    levels = pixels(*Elements(viz.figure(fig, alt="text").html).all("img"))
+    assert (levels[0, 0] == 255).all() and levels.min() == 0
+    assert len(np.unique(levels)) > 10, "letters have soft edges"
+
+
+# What a reader may have in a matplotlibrc.
+SETTINGS = {
+    "axes.facecolor": "black",
+    "axes.grid": False,
+    "axes.linewidth": 5,
+    "figure.autolayout": True,
+    "figure.dpi": 37,
+    "font.family": "serif",
+    "image.origin": "lower",
+    "lines.linestyle": "--",
+    "savefig.bbox": "tight",
+    "savefig.dpi": 31,
+    "savefig.facecolor": "blue",
+    "savefig.pad_inches": 1,
+    "savefig.transparent": True,
+    "text.color": "red",
+    "xtick.direction": "in",
+}
+
+
+def book_figures():
+    """Figures by every way that the book draws them."""
+    yield viz.loss_curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]).html
+    yield viz.explore(line, {"slope": [1]}, alt="slope {slope}").html
+    viz.use_style()
+    fig, ax = plt.subplots()
+    ax.imshow([[0, 1], [2, 3]])
+    fig.suptitle("Four pixels")
+    yield viz.figure(fig, alt="four pixels").html
+
+
+def test_the_books_figures_do_not_depend_on_a_readers_settings(static):
+    with matplotlib.rc_context():
+        expected = list(book_figures())
+    with matplotlib.rc_context(SETTINGS):
+        assert list(book_figures()) == expected
+
+
+def test_a_figure_of_the_readers_own_keeps_its_style_and_size():
+    with matplotlib.rc_context({**SETTINGS, "figure.facecolor": "green", "figure.figsize": (3, 2)}):
+        levels = pixels(*Elements(viz.figure(line(), alt="a line").html).all("img"))
+    assert levels.shape == (400, 600, 3) and tuple(levels[0, 0]) == (0, 128, 0)
 
 
 def test_figure_refuses_other_things():
@@ -248,23 +315,44 @@ def test_use_style_changes_the_session():
     assert len(set(viz.PALETTE.values())) == len(viz.PALETTE) == 7
 
 
-def test_live_loss_curve_redraws_in_jupyter_and_rests_in_static_mode(monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, figure):
-            shown.append(figure)
-
-    monkeypatch.setattr("IPython.display.display", lambda **options: Handle())
-    records = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+def live_outputs(cell, monkeypatch):
+    """What a kernel's cell shows in a live notebook."""
     monkeypatch.delenv("SRBOOK_STATIC", raising=False)
-    redraw = viz.live_loss_curve(title="Down", every=0)
-    redraw(records[:1])  # one point is no curve
-    redraw(records)
-    assert [figure.alt for figure in shown] == [viz.loss_curve(records, title="Down").alt]
-    monkeypatch.setenv("SRBOOK_STATIC", "1")
-    viz.live_loss_curve()(records)
-    assert len(shown) == 1
+    notebook = new_notebook(cells=[new_code_cell(cell)])
+    return NotebookClient(notebook, timeout=120, kernel_name="python3").execute().cells[0].outputs
+
+
+TRAINING = """
+from srbook import viz
+redraw = viz.live_loss_curve(title="Down", every=0)
+redraw([{"step": 1, "loss": 2.0}])  # one point is no curve
+redraw([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+redraw([{"step": 1, "loss": 2.0}, {"step": 3, "loss": 0.5}])
+"""
+
+
+def test_live_loss_curve_redraws_in_one_place_of_a_notebook(monkeypatch):
+    (output,) = live_outputs(TRAINING, monkeypatch)
+    assert output.data["text/plain"] == "[figure: Down. Over 3 steps the smoothed loss goes from 2 to 0.5.]"
+
+
+@pytest.mark.parametrize("interpreter", [[], ["-m", "IPython", "--no-banner", "--quick"]], ids=["script", "IPython"])
+def test_outside_a_notebook_figures_work_and_nothing_is_displayed(tmp_path, interpreter):
+    """With the settings of someone who works at a desk, on a machine that has no screen."""
+    script = tmp_path / "script.py"
+    script.write_text(f"{TRAINING}\nprint(viz.loss_curve([dict(step=1, loss=2.0), dict(step=2, loss=1.0)]))")
+    unset = {"SRBOOK_STATIC", "MPLBACKEND", "DISPLAY", "WAYLAND_DISPLAY"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    (tmp_path / "matplotlibrc").write_text("backend: TkAgg")
+    environment |= {"MATPLOTLIBRC": str(tmp_path), "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, *interpreter, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "Error" not in done.stdout, done.stdout + done.stderr
+    assert done.stdout == "[figure: Training loss. Over 2 steps the smoothed loss goes from 2 to 1.]\n"
+
+
+def test_live_loss_curve_rests_in_static_mode(static, monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: pytest.fail("asked for a notebook"))
+    viz.live_loss_curve(every=0)([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
 
 
 def test_show_images_can_fix_the_columns():

@@ -1,5 +1,6 @@
-"""The sliders move in a real browser, opened from disk. Skipped where there is none."""
+"""The sliders move in a real browser, opened from disk. Where there is none this is skipped, but fails in CI."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,11 +10,17 @@ import torch
 
 from srbook import viz
 
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 OPTIONS += ["--disable-component-update", "--disable-sync", "--dump-dom"]
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome")
+
+def find_browser():
+    """The path of a browser; without one the test is skipped, or fails where the environment says CI."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs a browser: one of {', '.join(BROWSERS)}")
+    return found
 
 
 def shown_after(tmp_path, figures, script):
@@ -22,8 +29,19 @@ def shown_after(tmp_path, figures, script):
     body = "".join(figure.html for figure in figures)
     move = "function move(s, v) { s.value = v; s.dispatchEvent(new Event('input', {bubbles: true})); }"
     page.write_text(f"<!doctype html><meta charset=utf-8>{body}<script>{move}{script}</script>", encoding="utf-8")
-    command = [BROWSER, *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    command = [find_browser(), *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), (None, pytest.skip.Exception)])
+def test_a_missing_browser_is_an_error_in_ci_only(monkeypatch, ci, outcome):
+    monkeypatch.setenv("PATH", "")
+    if ci:
+        monkeypatch.setenv("CI", ci)
+    else:
+        monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(outcome, match="needs a browser: one of chromium,"):
+        find_browser()
 
 
 def visible_frames(dom):

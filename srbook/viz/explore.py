@@ -119,9 +119,9 @@ def _fill(alt: str, values: Mapping[str, Any]) -> str:
 
 
 def _frame(draw: Draw, values: Mapping[str, Any], alt: str, zoom: int, *, hidden: bool) -> str:
-    import matplotlib
+    import matplotlib.style
 
-    with matplotlib.rc_context(style()):
+    with matplotlib.style.context(style()):
         drawn = draw(**values)
         if not isinstance(drawn, Tensor):
             width, uri = figure_uri(drawn, "webp")

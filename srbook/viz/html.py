@@ -50,7 +50,8 @@ class Html:
 def figure(fig: "Figure", *, alt: str, caption: str | None = None) -> Html:
     """A matplotlib figure with alternative text. Every figure of the book goes through here.
 
-    The figure is drawn at its own size (no cropping) and closed, so that it is not shown a second time.
+    The figure is drawn at its own size, on white, whatever matplotlib's `savefig` settings are, and closed, so that
+    it is not shown a second time.
 
     Args:
         fig: a finished matplotlib figure.
@@ -70,16 +71,21 @@ def figure(fig: "Figure", *, alt: str, caption: str | None = None) -> Html:
 def figure_uri(fig: "Figure", image_format: str) -> tuple[int, str]:
     """Draw and close a matplotlib figure: its width on the page in pixels, and its bitmap as a data address."""
     import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     if not isinstance(fig, Figure):
         raise TypeError(f"expected a matplotlib Figure, got {type(fig).__name__}; pass `ax.figure` for an Axes")
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="rgba", dpi=100 * DENSITY)
-    width, height = (round(inches * 100 * DENSITY) for inches in fig.get_size_inches())
+    # On a canvas of our own: `savefig` obeys a reader's settings, and only the canvas knows how it rounds sizes.
+    canvas = FigureCanvasAgg(fig)
+    fig.set_dpi(100 * DENSITY)
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     plt.close(fig)
-    pixels = np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3]
-    return round(width / DENSITY), data_uri(pixels, image_format)
+    page = Image.new("RGBA", drawn.size, "white")
+    page.alpha_composite(drawn)
+    return round(page.width / DENSITY), data_uri(np.asarray(page.convert("RGB")), image_format)
 
 
 def to_pixels(image: Tensor, name: str = "image") -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pictures of a training run."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,9 +20,9 @@ def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training
     Raises:
         ValueError: fewer than two records hold a loss, or one is not finite.
     """
-    import matplotlib
+    import matplotlib.style
     import numpy as np
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     points = [(record["step"], record["loss"]) for record in records if "loss" in record]
     if len(points) < 2:
@@ -31,8 +32,9 @@ def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training
     steps, losses = np.array(points, dtype=float).T
     window = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    with matplotlib.rc_context(style()):
-        fig, ax = plt.subplots()
+    with matplotlib.style.context(style()):
+        fig = Figure()  # not pyplot's, which looks for a screen
+        ax = fig.subplots()
         ax.plot(steps, losses, color=PALETTE["sky"], alpha=0.5, linewidth=1)
         ax.plot(steps[window - 1 :], smooth, color=PALETTE["blue"])
         if losses.min() > 0:
@@ -47,13 +49,13 @@ def live_loss_curve(
 ) -> Callable[[Sequence[Mapping[str, float]]], None]:
     """A callback for `Trainer(on_log=...)` that keeps redrawing `loss_curve` while a notebook trains.
 
-    In static mode it shows nothing: there the finished curve is enough.
+    In a plain script, a terminal, or static mode it draws nothing; show `loss_curve(result.records)` at the end.
 
     Args:
         title: as in `loss_curve`.
         every: seconds between drawings at least, so that drawing does not slow the training.
     """
-    if is_static():
+    if is_static() or not _in_notebook():
         return lambda records: None
 
     from IPython.display import display
@@ -68,3 +70,9 @@ def live_loss_curve(
             last = time.monotonic()
 
     return redraw
+
+
+def _in_notebook() -> bool:
+    # A kernel has loaded IPython long since, and its shell knows the kernel; IPython in a terminal has none.
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
