@@ -36,8 +36,7 @@ clean: ## Remove built pages, cached executions, and tool caches; keeps the envi
 	rm -rf _build .pytest_cache .hypothesis .ruff_cache .coverage
 
 notebooks: $(VENV)/.book ## Bring notebooks/ and book/chapters/ up to date with each other, without outputs
-	@$(BIN)/jupytext --sync book/chapters/*.md
-	@$(BIN)/python book/clear_outputs.py notebooks/*.ipynb
+	@$(BIN)/python book/pair_notebooks.py
 
 lint: $(VENV)/.test ## Check style and format with ruff
 	@$(BIN)/ruff check .

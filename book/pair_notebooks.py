@@ -18,6 +18,8 @@ import jupytext
 from jupytext.config import load_jupytext_config
 from nbformat import NotebookNode
 
+from srbook.files import atomic_path
+
 MYST = "md:myst"
 KEPT = ("tags", "slideshow")  # the metadata of a cell that jupytext.toml lets into a chapter
 
@@ -39,7 +41,8 @@ def main(root: Path) -> int:
     for path, text in texts.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             print(f"wrote {path.relative_to(root).as_posix()}")
-            path.write_text(text, encoding="utf-8")
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     memory.parent.mkdir(exist_ok=True)
     notebooks = {path: jupytext.reads(text, "ipynb") for path, text in texts.items() if path.suffix == ".ipynb"}
     memory.write_text(json.dumps({path.stem: fingerprint(made) for path, made in notebooks.items()}, indent=1))
