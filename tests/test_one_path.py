@@ -1,5 +1,6 @@
 """The theorems of chapter 5: rows of the table, the step by conditioning, its special cases, and the flow."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -227,9 +228,18 @@ def test_best_guess_depends_on_the_ratio_alone(path: AnchoredPath) -> None:
     other, noise, x0 = DiscreteVP(linear_betas(1000), scale=0.7), draw(6, 1), draw(6, 1, seed=1)
     elsewhere, t = torch.tensor([-0.4], dtype=torch.float64), 0.4 * path.end
     elsewhen = at_ratio(other, ratio(path, t))
+    assert path.signal(t) > 0 and other.signal(elsewhen) > 0  # else there is no ratio
     one = MIXTURE.posterior_mean(path, path.perturb(x0, ANCHOR, t, noise), ANCHOR, t)
     two = MIXTURE.posterior_mean(other, other.perturb(x0, elsewhere, elsewhen, noise), elsewhere, elsewhen)
     assert_allclose(one, two, rtol=1e-7, atol=1e-9)
+
+
+def test_without_signal_the_guess_is_the_mean() -> None:
+    """Where a_t is zero, whatever x_t is, the posterior mean is that of the prior."""
+    path = ResidualShift(torch.linspace(0.2, 1.0, 5, dtype=torch.float64), kappa=0.5)
+    assert path.signal(5) == 0
+    mean = torch.tensor([0.25 * -0.6 + 0.75 * 0.7], dtype=torch.float64)
+    assert_allclose(MIXTURE.posterior_mean(path, draw(6, 1), ANCHOR, 5), mean.expand(6, 1), rtol=1e-12)
 
 
 @every_path
@@ -256,6 +266,21 @@ def test_a_step_drops_the_spread_of_the_image(path: AnchoredPath, eta: float) ->
     left = variance * n_t**2 / before  # Var(x_0 | x_t)
     assert_allclose(slope**2 * before + std**2 + by_image**2 * left, (after * one), rtol=1e-9)
     assert by_image**2 * left > 0
+
+
+@every_path
+def test_fresh_noise_makes_steps_drop_more(path: AnchoredPath) -> None:
+    """The factor k of x_0 grows with eta, except in the last step, where it is one."""
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    times = path.times(6)
+
+    def factors(eta: float) -> list[float]:
+        means = ([path.posterior(zero, x0, zero, t, s, eta)[0] for x0 in (one, zero)] for t, s in pairwise(times))
+        return [(with_image - without).item() for with_image, without in means]
+
+    without, half, fresh = factors(0.0), factors(0.5), factors(1.0)
+    assert all(a < b < c for a, b, c in zip(without[:-1], half[:-1], fresh[:-1], strict=True))
+    assert_allclose([without[-1], half[-1], fresh[-1]], 1, rtol=1e-12)
 
 
 @every_path

@@ -62,6 +62,18 @@ def test_absolute_error_gives_the_median():
     assert mean.item() == pytest.approx(0.47)
 
 
+def test_the_median_may_be_an_image_or_none():
+    """The values' own medians: of the five edges they make one of the five, of these three images none of the three."""
+    edges = torch.ones(5, 4).tril(-1).flip(1)
+    for images, median, plausible in (
+        (edges, [0.0, 0, 1, 1], True),
+        (torch.tensor([[1.0, 1, 0], [1, 0, 1], [0, 1, 1]]), [1.0, 1, 1], False),
+    ):
+        found = images.median(dim=0).values
+        assert found.tolist() == median
+        assert (found == images).all(dim=1).any().item() is plausible
+
+
 def test_spectrum_of_the_mean_misses_what_the_error_has(joint):
     """At every frequency: power of the mean = power of the truth - power of the error."""
     x, p = joint
