@@ -1,0 +1,5 @@
+"""What only chapters and studies need."""
+
+from srbook.study.text import glue
+
+__all__ = ["glue"]
