@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import srbook
 from srbook.check import read_outcomes
 
 if sys.version_info >= (3, 11):
@@ -123,6 +124,16 @@ def test_the_repository_has_one_address():
                 assert f"https://github.com/{found}" == address, path
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     assert config["repository"]["url"] == address
+
+
+def test_the_project_has_one_version():
+    """A release changes pyproject.toml; everything else that names a version must follow."""
+    version = PROJECT["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert srbook.__version__ == citation["version"] == version
+    for path in NOTEBOOKS:
+        source = "\n".join(cell.source for cell in jupytext.read(path).cells)
+        assert re.findall(r"%pip install (.*)", source) == [f'-q "srbook[study]=={version}"'], path
 
 
 def pins():
