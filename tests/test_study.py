@@ -1,14 +1,19 @@
-"""What chapters need around the mathematics: values for the text."""
+"""What chapters need around the mathematics: values for the text, and the notebooks themselves."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode, v4
 
-from srbook.study import glue
+import srbook
+from srbook.study import glue, notebooks
 
+ROOT = Path(__file__).parents[1]
 VALUES = "['12.3', 42, 1 / 3, Markdown('**bold**'), HTML('<b>figure</b>'), Image(b'bytes', format='png')]"
 
 
@@ -45,6 +50,24 @@ def test_glue_in_a_plain_script_is_print(capsys: pytest.CaptureFixture[str]):
     glue("shown", 42)
     glue("kept", 43, display=False)
     assert capsys.readouterr().out == "42\n"
+
+
+def test_the_notebooks_of_a_checkout_and_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert list(notebooks()) == [path.name for path in paths]
+    for path, text in zip(paths, notebooks().values(), strict=True):
+        stored, given = json.loads(path.read_bytes()), json.loads(text)
+        assert stored["metadata"].pop("jupytext") and given == stored
+    package = tmp_path / "site-packages" / "srbook"
+    (package / "notebooks").mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks" / "01-the-problem.ipynb", package / "notebooks")
+    (tmp_path / "site-packages" / "notebooks").mkdir()
+    (tmp_path / "site-packages" / "notebooks" / "other.ipynb").touch()  # of somebody else
+    monkeypatch.setattr(srbook, "__file__", str(package / "__init__.py"))
+    assert list(notebooks()) == ["01-the-problem.ipynb"]
+    shutil.rmtree(package / "notebooks")
+    with pytest.raises(FileNotFoundError, match="carries no notebooks"):
+        notebooks()
 
 
 def test_the_room_of_the_chapters_is_light():
