@@ -44,7 +44,9 @@ PARTS = (
     Part("IPython", "ipython", "the notebooks", "study"),
     Part("ipykernel", "ipykernel", "the notebooks", "study"),
     Part("ipywidgets", "ipywidgets", "interactive figures in Jupyter", "study"),
-    Part("jupytext", "jupytext", "chapters as text", "book"),
+    Part("jupyterlab", "jupyterlab", "reading the chapters in JupyterLab", "lab"),
+    Part("jupyterlab_myst", "jupyterlab-myst", "theorems and equations in JupyterLab", "lab"),
+    Part("jupytext", "jupytext", "chapters as text in Jupyter", "lab"),
     Part("jupyter_book", "jupyter-book", "building the book", "book"),
 )
 
