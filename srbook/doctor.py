@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import srbook
+from srbook.parts import PARTS, Part
 
 State = Literal["ok", "note", "missing", "broken"]
 
@@ -42,31 +43,6 @@ class Finding:
         return self.essential and self.state in ("missing", "broken")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A package that srbook uses: what it is for, and the extra of srbook that brings it (none: always needed)."""
-
-    module: str
-    package: str
-    purpose: str
-    extra: str | None = None
-
-
-PARTS = (
-    Part("numpy", "numpy", "arrays"),
-    Part("PIL", "pillow", "image files"),
-    Part("safetensors", "safetensors", "weights"),
-    Part("pydantic", "pydantic", "settings"),
-    Part("yaml", "pyyaml", "presets"),
-    Part("matplotlib", "matplotlib", "figures"),
-    Part("accelerate", "accelerate", "srbook train", "train"),
-    Part("skimage", "scikit-image", "sample photographs", "samples"),
-    Part("sklearn", "scikit-learn", "sample photographs", "samples"),
-    Part("lpips", "lpips", "the LPIPS metric", "lpips"),
-    Part("ipywidgets", "ipywidgets", "interactive figures in Jupyter", "study"),
-    Part("jupyter_book", "jupyter-book", "building the book", "book"),
-)
-
 VARIABLES = {
     "SRBOOK_BUDGET": ("how much work live cells do: quick, full, or gpu", "quick"),
     "SRBOOK_DATA": ("folder of the image sets", "~/.cache/srbook/data"),
@@ -81,7 +57,7 @@ def diagnose() -> dict[str, list[Finding]]:
     sections: dict[str, Callable[[], list[Finding]]] = {
         "Installation": _installation,
         "Devices": _devices,
-        "Parts": lambda: [_torchvision(), *(_part(part) for part in PARTS)],
+        "Parts": lambda: [_part(part) for part in PARTS if part.module != "torch"],  # which the devices tell of
         "Weights": _weights,
         "Image sets": _image_sets,
         "Variables": _variables,
@@ -135,34 +111,28 @@ def _bf16(units: str) -> Finding:
 
 
 def _part(part: Part) -> Finding:
-    advice = f'pip install "srbook[{part.extra}]"' if part.extra else f'pip install "{part.package}"'
     essential = part.extra is None
     if importlib.util.find_spec(part.module) is None:
-        return Finding("missing", part.package, f"for {part.purpose}: {advice}", essential)
+        return Finding("missing", part.package, f"for {part.purpose}: {part.remedy}", essential)
     try:
-        import_module(part.module)
+        remark = _import(part.module)
     except Exception as error:
-        return Finding("broken", part.package, f"for {part.purpose}: {_short(error)}; try {advice}", essential)
-    return Finding("ok", part.package, f"{_version(part.package)}, for {part.purpose}")
+        return Finding("broken", part.package, f"for {part.purpose}: {_short(error)}; try {part.remedy}", essential)
+    text = f"{_version(part.package)}, for {part.purpose}"
+    return Finding("note", part.package, f"{text}. {remark}") if remark else Finding("ok", part.package, text)
 
 
-def _torchvision() -> Finding:
-    """Looked at before `lpips`, which imports it and fails with it unless it is mended first."""
-    advice = 'pip install "srbook[lpips]"'
-    if importlib.util.find_spec("torchvision") is None:
-        return Finding("missing", "torchvision", f"for LPIPS: {advice}")
+def _import(module: str) -> str | None:
+    """Import a part; a remark if it had to be repaired, as torchvision sometimes must, before `lpips` imports it."""
+    if module != "torchvision":
+        import_module(module)
+        return None
     from srbook.torchvision_compat import import_torchvision
 
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            import_torchvision()
-    except Exception as error:
-        return Finding("broken", "torchvision", f"for LPIPS: {_short(error)}; try {advice}")
-    repaired = [str(warning.message) for warning in caught if "torchvision" in str(warning.message)]
-    if repaired:
-        return Finding("note", "torchvision", f"{_version('torchvision')}, for LPIPS. {repaired[0]}")
-    return Finding("ok", "torchvision", f"{_version('torchvision')}, for LPIPS")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import_torchvision()
+    return next((str(warning.message) for warning in caught if "torchvision" in str(warning.message)), None)
 
 
 def _weights() -> list[Finding]:

@@ -15,6 +15,8 @@ from types import ModuleType
 
 import torch
 
+from srbook.parts import missing
+
 _SYMPTOM = "operator torchvision::nms does not exist"
 _HELP = (
     "torchvision's compiled operators do not fit this torch (a torchvision built for CUDA beside a "
@@ -62,7 +64,7 @@ def _import() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise
-        raise ImportError('torchvision is not installed; run: pip install "srbook[lpips]"') from error
+        raise missing("torchvision") from error
 
 
 def _forget_half_imported() -> None:

@@ -254,7 +254,7 @@ def checkout(folder):
     shutil.copytree(EXTENSIONS, folder / "book" / "_ext")
     cells = [
         v4.new_markdown_cell("# One\n\nGlued: {glue:text}`number`"),
-        v4.new_code_cell("import os\nfrom myst_nb import glue\nprint('static', os.environ['SRBOOK_STATIC'])"),
+        v4.new_code_cell("import os\nfrom srbook.study import glue\nprint('static', os.environ['SRBOOK_STATIC'])"),
         v4.new_code_cell("glue('number', 42, display=False)\nopen('ran', 'a').write('x')"),
         v4.new_code_cell("from IPython.display import HTML\nHTML('<b id=out>shown</b>')"),
     ]

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import srbook
 from srbook.check import read_outcomes
 
 if sys.version_info >= (3, 11):
@@ -125,6 +126,16 @@ def test_the_repository_has_one_address():
     assert config["repository"]["url"] == address
 
 
+def test_the_project_has_one_version():
+    """A release changes pyproject.toml; everything else that names a version must follow."""
+    version = PROJECT["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert srbook.__version__ == citation["version"] == version
+    for path in NOTEBOOKS:
+        source = "\n".join(cell.source for cell in jupytext.read(path).cells)
+        assert re.findall(r"%pip install (.*)", source) == [f'-q "srbook[study]=={version}"'], path
+
+
 def pins():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -168,7 +179,7 @@ def test_conda_environment_agrees_with_the_project():
 
 def test_makefile_and_ci_use_the_extras_and_the_pins():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert set(re.findall(r"call install,(\w+)", makefile)) == {"book", "test"} <= set(extras())
+    assert {"book", "test"} <= set(re.findall(r"call install,(\w+)", makefile)) <= set(extras())
     assert "--constraint constraints.txt" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

@@ -19,8 +19,9 @@ from srbook.cli import app
 from srbook.data import read_image, read_picture
 from srbook.degradations import bicubic_upsample
 from srbook.images import round_to_8bit
+from srbook.study import notebooks
 
-COMMANDS = ("upscale", "train", "evaluate", "presets", "data", "doctor")
+COMMANDS = ("upscale", "train", "evaluate", "presets", "data", "doctor", "notebooks")
 
 
 def run(*words: object) -> Result:
@@ -497,3 +498,24 @@ def test_sample_photographs_have_provenance():
     assert result.exit_code == 0
     assert "chelsea (held out)" in result.stdout and "astronaut (training)" in result.stdout
     assert "Stefan van der Walt. CC0." in result.stdout
+
+
+# notebooks
+
+
+def test_notebooks_are_copied_once_and_edits_are_safe(tmp_path: Path):
+    chapters = tmp_path / "deep" / "chapters"
+    result = run("notebooks", chapters)
+    assert result.exit_code == 0 and f"{len(notebooks())} notebooks in {chapters}" in result.stdout
+    sources = {name: text.encode() for name, text in notebooks().items()}
+    assert {path.name: path.read_bytes() for path in chapters.iterdir()} == sources
+    assert run("notebooks", chapters).exit_code == 0  # nothing differs, so nothing is lost
+    edited, absent = chapters / "06-sr3.ipynb", chapters / "11-esrdf.ipynb"
+    edited.write_text("mine")
+    absent.unlink()
+    refused = run("notebooks", chapters)
+    assert refused.exit_code == 1 and str(edited) in refused.stderr and "01-the-problem" not in refused.stderr
+    assert "--overwrite" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert edited.read_text() == "mine" and not absent.exists()
+    assert run("notebooks", chapters, "--overwrite").exit_code == 0
+    assert {path.name: path.read_bytes() for path in chapters.iterdir()} == sources

@@ -122,7 +122,7 @@ def test_unknown_and_absent_samples(monkeypatch):
     with pytest.raises(ValueError, match="no sample photograph 'lena'; there are astronaut"):
         sample("lena")
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ModuleNotFoundError, match=r'part of scikit-learn.*pip install "srbook\[samples\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'scikit-learn, needed for .*pip install "srbook\[samples\]"'):
         sample("china")
 
 

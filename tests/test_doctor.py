@@ -78,7 +78,7 @@ def test_a_missing_optional_part_comes_with_its_pip_line(monkeypatch: pytest.Mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "accelerate" else real(name))
     finding = find(diagnose(), "accelerate")
     assert finding.state == "missing" and not finding.fatal
-    assert finding.text == 'for srbook train: pip install "srbook[train]"'
+    assert finding.text == 'for training: pip install "srbook[train]"'
 
 
 def test_a_broken_essential_part_is_fatal(monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ from srbook.cli import data
 from srbook.cli.doctor import doctor
 from srbook.cli.errors import Commands
 from srbook.cli.evaluate import evaluate
+from srbook.cli.notebooks import notebooks
 from srbook.cli.presets import presets
 from srbook.cli.train import train
 from srbook.cli.upscale import upscale
@@ -42,6 +43,8 @@ def main(
         srbook upscale photo.jpg --model runs/rrdb-tiny/weights.safetensors
     Measure it:
         srbook evaluate --model runs/rrdb-tiny/weights.safetensors --data samples
+    Read the book in Jupyter:
+        srbook notebooks chapters
     What is there, and what is missing:
         srbook presets
         srbook data
@@ -55,4 +58,5 @@ def main(
 for command in (upscale, train, evaluate, presets):
     app.command()(command)
 app.add_typer(data.app, name="data")
-app.command()(doctor)
+for command in (doctor, notebooks):
+    app.command()(command)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from srbook.data.folder import ImageFolder
 from srbook.data.io import read_image
+from srbook.parts import missing
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,7 @@ class Sample:
         """
         spec = find_spec(self.package)  # does not import the package
         if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(
-                f"the photograph {self.name!r} is part of {_PACKAGES[self.package]}, which is not installed; "
-                'run: pip install "srbook[samples]"',
-                name=self.package,
-            )
+            raise missing(self.package)
         path = Path(spec.origin).parent / self.file
         if not path.is_file():
             raise FileNotFoundError(f"this version of {_PACKAGES[self.package]} does not carry {self.file}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from srbook.backbones import backbone_weights
 from srbook.images import require_images
 from srbook.metrics.fidelity import require_same_shape
+from srbook.parts import require
 from srbook.torchvision_compat import import_torchvision
 
 PerceptualNet = Literal["alex", "vgg", "squeeze"]
@@ -40,7 +41,7 @@ def lpips(sr: Tensor, hr: Tensor, *, net: PerceptualNet = "alex") -> Tensor:
     Raises:
         ValueError: another `net`, shapes that differ, images too small for the network, or damaged weights.
         FileNotFoundError: the backbone's weights are not there and cannot be downloaded.
-        ImportError: the package `lpips` is not installed.
+        ImportError: `lpips` or torchvision is not installed; names the extra that brings it.
     """
     if net not in _BACKBONE:
         raise ValueError(f"net must be one of {', '.join(_BACKBONE)}, got {net!r}")
@@ -58,11 +59,7 @@ def lpips(sr: Tensor, hr: Tensor, *, net: PerceptualNet = "alex") -> Tensor:
 @cache
 def _lpips_module(net: PerceptualNet, device: torch.device) -> nn.Module:
     import_torchvision()
-    try:
-        import lpips as package
-    except ModuleNotFoundError as error:
-        raise ImportError(f'LPIPS needs {error.name}; run: pip install "srbook[lpips]"') from error
-
+    package = require("lpips")
     features = backbone_weights(_BACKBONE[net])
     heads_file = Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     with torch.inference_mode(False):  # a cached module must also serve later calls that want gradients

@@ -18,6 +18,7 @@ from srbook.images import require_one_image
 from srbook.memory import keep_freed_memory
 from srbook.methods import Method
 from srbook.metrics import psnr
+from srbook.parts import require
 from srbook.progress import Progress
 from srbook.training.adam import FusedAdamW
 from srbook.training.checkpoint import (
@@ -87,6 +88,7 @@ class Trainer:
     Raises:
         ValueError: the method has nothing to train, no such stage, or no such part, a validation image cannot be
             measured, the device is not there, or `output` holds a run of another method or other settings.
+        ModuleNotFoundError: Accelerate is not installed; names the extra that brings it.
     """
 
     def __init__(
@@ -104,8 +106,6 @@ class Trainer:
         progress: bool = True,
         on_log: Callable[[list[Record]], None] | None = None,
     ):
-        from accelerate import Accelerator
-
         method.begin(stage or method.stage)
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ValueError(f"{method.kind} has no weights to train")
@@ -113,7 +113,7 @@ class Trainer:
             _require_measurable(image, f"validation image {name!r}", method.scale)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
-        self.accelerator = Accelerator(cpu=device == "cpu")
+        self.accelerator = require("accelerate").Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
         if device not in ("auto", self.device.type):
             raise ValueError(f"device {device!r} was asked for, but this process computes on {self.device.type!r}")
