@@ -158,12 +158,27 @@ def test_both_variances_are_right_for_some_images(t: int, s: int, spread: float)
     x = torch.zeros(1, 1, dtype=torch.float64)
     _, std = PATH.posterior(x, x, x, t, s)
     assert (std / PATH.scale).square().item() == pytest.approx(tilde.item(), rel=1e-9)
-    formula = tilde + (a_s * beta / s_t**2) ** 2 * variance * s_t**2 / of_t
-    assert exact.item() == pytest.approx(formula.item(), rel=1e-9)
+    way = variance / (variance + (1 - variance) * s_t**2)
+    assert exact.item() == pytest.approx((tilde + way * (beta - tilde)).item(), rel=1e-9)
     if spread in (0.0, 1.0):
         assert exact.item() == pytest.approx((tilde if spread == 0 else beta).item(), rel=1e-9)
     else:
         assert tilde < exact < beta
+
+
+@pytest.mark.parametrize("rho", [0.001, 0.01, 0.1, 0.5])
+def test_where_the_condition_gains_most(rho: float):
+    """In the loss of the noise at a moderate level; in the image, the more the noisier."""
+    s2 = torch.linspace(0, 1, 200_001, dtype=torch.float64)[1:-1]
+    a2 = 1 - s2
+    blind, sighted = (1 - s2 / (a2 * spread + s2) for spread in (1.0, rho))  # variance of the noise given z_t
+    gain = blind - sighted
+    best, root = gain.argmax(), math.sqrt(rho)
+    assert s2[best].item() == pytest.approx(root / (1 + root), abs=1e-4)
+    assert gain[best].item() == pytest.approx((1 - root) / (1 + root), rel=1e-6)
+    of_image = s2 / a2 * gain
+    torch.testing.assert_close(of_image, (1 - rho) * s2**2 / (rho + (1 - rho) * s2))
+    assert (of_image.diff() > 0).all() and of_image[-1].item() == pytest.approx(1 - rho, abs=1e-4)
 
 
 def test_the_repair_never_hurts():
