@@ -3,7 +3,7 @@
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from rounding import assert_repeats
+from rounding import assert_repeats, identical
 from torch import Tensor
 
 from srbook.exact import GaussianMixture, gaussian
@@ -90,7 +90,7 @@ def test_covariances_may_be_symmetric_up_to_rounding() -> None:
     prior = mixture()
     above = torch.ones(2, 2, dtype=torch.float64).triu(1)
     rounded = GaussianMixture(prior.weights, prior.means, prior.covariances * (1 + 1e-15 * above))
-    assert torch.equal(rounded.covariances, rounded.covariances.mT)  # copies: made symmetric, for all that follows
+    assert identical(rounded.covariances, rounded.covariances.mT)  # copies: made symmetric, for all that follows
     assert_allclose(rounded.covariances, prior.covariances, rtol=1e-14)
     single = torch.eye(64) + 0.1
     assert_allclose(
