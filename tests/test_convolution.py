@@ -11,9 +11,9 @@ LAST, FIRST = torch.channels_last, torch.contiguous_format
 # way, case: channels in and out, images, side, layout, and the rounding error in float32 as a share of the output's
 # deviation
 WAYS = {
-    "direct, few channels": (64, 64, 2, 32, FIRST, 1e-6),
-    "direct, small image": (256, 256, 2, 8, FIRST, 1e-6),
-    "direct, odd": (128, 128, 2, 33, LAST, 1e-6),
+    "direct, few channels": (64, 64, 2, 32, FIRST, 3e-6),
+    "direct, small image": (256, 256, 2, 8, FIRST, 3e-6),
+    "direct, odd": (128, 128, 2, 33, LAST, 3e-6),
     "tiles of 4": (128, 160, 2, 32, FIRST, 4e-6),
     "tiles of 4, channels last": (160, 128, 2, 32, LAST, 4e-6),
     "tiles of 2": (256, 288, 2, 16, FIRST, 1e-6),
