@@ -4,14 +4,16 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
+from srbook.networks import convolution
 from srbook.networks.convolution import Convolution, _rules, _Winograd
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
-# channels in and out, images, side, layout, and the rounding error in float32 as a share of the output's deviation
+# way, case: channels in and out, images, side, layout, and the rounding error in float32 as a share of the output's
+# deviation
 WAYS = {
-    "direct, few channels": (64, 64, 2, 32, FIRST, 1e-6),
-    "direct, small image": (256, 256, 2, 8, FIRST, 1e-6),
-    "direct, odd": (128, 128, 2, 33, LAST, 1e-6),
+    "direct, few channels": (64, 64, 2, 32, FIRST, 3e-6),
+    "direct, small image": (256, 256, 2, 8, FIRST, 3e-6),
+    "direct, odd": (128, 128, 2, 33, LAST, 3e-6),
     "tiles of 4": (128, 160, 2, 32, FIRST, 4e-6),
     "tiles of 4, channels last": (160, 128, 2, 32, LAST, 4e-6),
     "tiles of 2": (256, 288, 2, 16, FIRST, 1e-6),
@@ -30,15 +32,35 @@ def prepare(way: str) -> tuple[Convolution, torch.Tensor, torch.Tensor, float]:
     return layer, x, torch.randn(images, outputs, side, side), tolerance
 
 
+@pytest.fixture
+def taken(monkeypatch) -> list[str]:
+    """The ways that convolutions take from here on, named as in WAYS. Their values need not tell them apart."""
+    ways: list[str] = []
+
+    def watch(place, name: str, way: str) -> None:
+        function = getattr(place, name)
+
+        def watched(*arguments):
+            ways.append(way.format(*arguments))
+            return function(*arguments)
+
+        monkeypatch.setattr(place, name, watched)
+
+    watch(torch.nn.Conv2d, "forward", "direct")
+    watch(_Winograd, "apply", "tiles of {2}")
+    watch(convolution, "linear", "one product")
+    return ways
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_values_and_gradients_are_those_of_a_convolution_in_double(way):
+def test_values_and_gradients_are_those_of_a_convolution_in_double(way, taken):
     layer, x, gradient, tolerance = prepare(way)
     y = layer(x)
     y.backward(gradient)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, layer.weight, layer.bias)]
     expected = conv2d(*exact, padding=1)
     expected.backward(gradient.double())
-    assert torch.equal(y, conv2d(x, layer.weight, layer.bias, padding=1)) == way.startswith("direct")
+    assert taken == [way.split(",")[0]]
     assert y.stride() == conv2d(x, layer.weight, padding=1).stride() and x.grad.stride() == x.stride()
     assert layer.weight.grad.stride() == layer.weight.stride()
     pairs = [(y.detach(), expected.detach())]
@@ -76,15 +98,14 @@ def test_what_is_frozen_gets_no_gradient(way, frozen):
 
 
 @pytest.mark.parametrize("way", ["tiles of 4", "tiles of 4, channels last", "tiles of 2", "one product"])
-def test_in_half_precision_it_is_a_convolution_of_rounded_numbers(way):
+def test_in_half_precision_it_is_a_convolution_of_rounded_numbers(way, taken):
     """Winograd's sums would lose too much there."""
     layer, x, gradient, _ = prepare(way)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
         expected = conv2d(x, layer.weight, layer.bias, padding=1)
     assert y.dtype == torch.bfloat16
-    if way != "one product":
-        assert torch.equal(y, expected)
+    assert taken == ["one product" if way == "one product" else "direct"]
     assert (y - expected).float().std() < 1e-3 * expected.float().std()
     ours, theirs = (
         torch.autograd.grad(output, (x, layer.weight, layer.bias), gradient.bfloat16()) for output in (y, expected)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from rounding import identical
 
 from srbook.data import Picture, read_image, read_picture, write_image, write_picture
 from srbook.data.decode import stored_size
@@ -47,14 +48,14 @@ def png_16bit(values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("suffix", LOSSLESS)
 def test_lossless_formats_come_back(tmp_path, levels, suffix):
     path = write_image(tmp_path / "deep" / f"a{suffix}", as_image(levels))
-    assert torch.equal(read_image(path), as_image(levels))
+    assert identical(read_image(path), as_image(levels))
     assert stored_size(path) == (6, 8)
     assert [each.name for each in path.parent.iterdir()] == [path.name]  # no temporary file stays
 
 
 def test_names_may_be_as_long_as_the_system_allows(tmp_path, levels):
     path = write_image(tmp_path / f"{'x' * 251}.png", as_image(levels))
-    assert torch.equal(read_image(path), as_image(levels))
+    assert identical(read_image(path), as_image(levels))
 
 
 def test_jpeg_is_close(tmp_path, levels):
@@ -72,10 +73,10 @@ def test_writing_rounds_to_the_nearest_level(tmp_path):
 def test_gray_and_palette_become_rgb(tmp_path, levels):
     gray = Image.fromarray(levels[..., 0])
     gray.save(tmp_path / "gray.png")
-    assert torch.equal(read_image(tmp_path / "gray.png"), as_image(levels[..., :1]).expand(3, -1, -1))
+    assert identical(read_image(tmp_path / "gray.png"), as_image(levels[..., :1]).expand(3, -1, -1))
     palette = Image.fromarray(levels).quantize(16)
     palette.save(tmp_path / "palette.png")
-    assert torch.equal(read_image(tmp_path / "palette.png"), as_image(np.asarray(palette.convert("RGB"))))
+    assert identical(read_image(tmp_path / "palette.png"), as_image(np.asarray(palette.convert("RGB"))))
     bits = Image.fromarray(levels[..., 0]).point(lambda v: 255 * (v > 100)).convert("1")
     bits.save(tmp_path / "bits.png")
     assert read_image(tmp_path / "bits.png").unique().tolist() == [0, 1]
@@ -110,7 +111,7 @@ def test_transparency_is_refused_unless_opaque(tmp_path, levels, mode):
     image = Image.fromarray(levels).convert(mode)
     image.save(tmp_path / "opaque.png")
     expected = np.asarray(Image.fromarray(levels).convert("L" if mode == "LA" else "RGB").convert("RGB"))
-    assert torch.equal(read_image(tmp_path / "opaque.png"), as_image(expected))
+    assert identical(read_image(tmp_path / "opaque.png"), as_image(expected))
     image.putalpha(254)
     image.save(tmp_path / "glass.png")
     with pytest.raises(ValueError, match=r"glass\.png has transparent pixels.*flatten it"):
@@ -125,7 +126,7 @@ def test_transparent_palette_entry_is_transparency(tmp_path, levels):
 
 def test_tiny_is_read(tmp_path):
     write_image(tmp_path / "dot.png", torch.full((3, 1, 1), 51 / 255))
-    assert torch.equal(read_image(tmp_path / "dot.png"), torch.full((3, 1, 1), 51 / 255))
+    assert identical(read_image(tmp_path / "dot.png"), torch.full((3, 1, 1), 51 / 255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -143,7 +144,7 @@ def test_orientation_is_applied(tmp_path, levels, orientation):
         7: levels[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(levels),
     }[orientation]
-    assert torch.equal(read_image(tmp_path / "a.png"), as_image(upright.copy()))
+    assert identical(read_image(tmp_path / "a.png"), as_image(upright.copy()))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
@@ -183,8 +184,8 @@ def test_picture_keeps_transparency(tmp_path, levels, suffix):
     rgb = as_image(levels)[None]
     alpha = torch.linspace(1, 255, 48).round().view(1, 1, 6, 8) / 255
     got = read_picture(write_picture(tmp_path / f"a{suffix}", Picture(rgb, alpha)))
-    assert torch.equal(got.rgb, rgb)
-    assert torch.equal(got.alpha, alpha)
+    assert identical(got.rgb, rgb)
+    assert identical(got.alpha, alpha)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rounding import identical
 
 from srbook.data import (
     ImageFolder,
@@ -41,7 +42,7 @@ def test_folder_is_a_sorted_tree(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in folder.paths] == ["a.PNG", "b/c.webp", "b/z.png", "d.bmp"]
     assert len(folder) == 4
     assert [round(float(image.mean() * 255)) for image in folder] == [1, 2, 0, 3]
-    assert torch.equal(folder[-1], folder[3])
+    assert identical(folder[-1], folder[3])
     assert dict(folder.items())["z"].shape == (1, 3, 4, 5)
 
 
@@ -50,10 +51,10 @@ def test_folder_reads_a_file_once(tmp_path):
     folder = ImageFolder(tmp_path)
     first = folder[0].clone()
     folder.paths[0].unlink()
-    assert torch.equal(folder[0].mul_(0), torch.zeros_like(first))  # changing what was handed out
-    assert torch.equal(folder[0], first)  # does not change what is kept
+    assert identical(folder[0].mul_(0), torch.zeros_like(first))  # changing what was handed out
+    assert identical(folder[0], first)  # does not change what is kept
     forgetful = ImageFolder.of(folder.paths[1:], cache_bytes=10)
-    assert torch.equal(forgetful[0], flat(1))
+    assert identical(forgetful[0], flat(1))
     folder.paths[1].unlink()
     with pytest.raises(FileNotFoundError, match=r"b\.png"):
         forgetful[0]
@@ -112,10 +113,10 @@ def test_samples_are_split_for_good():
     assert set(HELD_OUT) | set(TRAINING) == set(samples()) and not set(HELD_OUT) & set(TRAINING)
     assert [name for name, _ in held_out_samples().items()] == ["chelsea", "motorcycle_left"]
     assert [path.stem for path in training_samples().paths] == list(TRAINING)
-    assert torch.equal(held_out_samples()[0][None], sample("chelsea"))
+    assert identical(held_out_samples()[0][None], sample("chelsea"))
     from skimage.data import chelsea
 
-    assert torch.equal(sample("chelsea")[0], torch.from_numpy(chelsea()).permute(2, 0, 1).float() / 255)
+    assert identical(sample("chelsea")[0], torch.from_numpy(chelsea()).permute(2, 0, 1).float() / 255)
 
 
 def test_unknown_and_absent_samples(monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from rounding import identical
 from torch.nn.functional import conv2d, interpolate
 
 from srbook.convert import from_released
@@ -90,8 +91,8 @@ def test_a_whole_checkpoint_fits_the_method(states):
     network = {name: value for name, value in TINY.items() if name != "features"}
     method = ECDP(scale=4, encoder={"features": 16, "growth": 8, "blocks": 3}, taps=[0, 2], network=network)
     method.load_state_dict(from_released("ecdp", whole))
-    assert torch.equal(method.network.stem.weight, states["unet"]["in_conv.network.weight"])
-    assert torch.equal(method.encoder.head.weight, states["encoder"]["conv_first.weight"])
+    assert identical(method.network.stem.weight, states["unet"]["in_conv.network.weight"])
+    assert identical(method.encoder.head.weight, states["encoder"]["conv_first.weight"])
 
 
 def test_missing_and_unexpected_names(states):
@@ -232,8 +233,8 @@ def test_encoder_is_the_first_part_of_rrdbnet():
     decoder.load_state_dict({name: own[name] for name in decoder.state_dict()})
     lr = torch.rand(1, 3, 5, 6)
     for mine, theirs in zip(encoder.features(lr, [0, 2]), network.features(lr, [0, 2]), strict=True):
-        assert torch.equal(mine, theirs)
-    assert torch.equal(decoder(network.features(lr, [3])[0]), network(lr))
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(decoder(network.features(lr, [3])[0]), network(lr))
 
 
 def test_networks_refuse_wrong_inputs():

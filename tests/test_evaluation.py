@@ -54,8 +54,8 @@ def test_values_are_those_of_the_metrics():
         hr = truth[row.image][..., :40, :40]  # 42 is no multiple of 4
         lr = bicubic_downsample(hr, 4)
         sr = round_to_8bit((tiny() if row.method == "tiny" else Bicubic(scale=4)).upscale(lr).image)
-        assert row.values["psnr"] == pytest.approx(psnr(sr, hr, channel="y", border=4).item())
-        assert row.values["ssim"] == pytest.approx(ssim(sr, hr, channel="y", border=4).item())
+        assert row.values["psnr"] == pytest.approx(psnr(sr, hr, channel="y", border=4).item(), abs=1e-3)
+        assert row.values["ssim"] == pytest.approx(ssim(sr, hr, channel="y", border=4).item(), abs=1e-4)
     values = [row.values["psnr"] for row in table.rows if row.method == "tiny"]
     assert table.mean("tiny", "psnr") == pytest.approx(sum(values) / 2)
 

@@ -80,11 +80,11 @@ def test_hybrid_is_v_prediction_from_two_heads() -> None:
 def test_weights_zero_and_one_are_the_heads_alone() -> None:
     path, t = ContinuousVP(scale=0.2), 0.3
     x_t, anchor, noise, x0 = draw(0), draw(1), draw(2), draw(3)
-    assert torch.equal(hybrid(path, noise, x0, x_t, anchor, t, weight=1.0)[1], noise)
-    assert torch.equal(hybrid(path, noise, x0, x_t, anchor, t, weight=0.0)[0], x0)
+    assert_allclose(hybrid(path, noise, x0, x_t, anchor, t, weight=1.0)[1], noise, **TIGHT)
+    assert_allclose(hybrid(path, noise, x0, x_t, anchor, t, weight=0.0)[0], x0, **TIGHT)
     shares = torch.tensor([0.0, 1.0, 0.25], dtype=torch.float64)
     image, _ = hybrid(path, noise, x0, x_t, anchor, t, weight=shares)
-    assert torch.equal(image[0], x0[0])
+    assert_allclose(image[0], x0[0], **TIGHT)
     assert_allclose(image[2], 0.25 * to_x0(path, "eps", noise, x_t, anchor, t)[2] + 0.75 * x0[2], **TIGHT)
 
 
@@ -107,6 +107,6 @@ def test_refusals() -> None:
             target(still, kind, x, x, x, 1)
     with pytest.raises(ValueError, match="no noise to predict; read the prediction with to_x0"):
         to_noise(still, "x0", x, x, x, 1)
-    assert torch.equal(to_x0(still, "residual", x, x, x, 1), torch.zeros_like(x))
+    assert_allclose(to_x0(still, "residual", x, x, x, 1), torch.zeros_like(x), **TIGHT)
     with pytest.raises(ValueError, match=r"\(N,\) = \(3,\), got \(2,\)"):
         hybrid(PATHS[2], x, x, x, x, 0.5, weight=torch.ones(2))

@@ -230,8 +230,9 @@ def test_types_and_batches(path: AnchoredPath, dtype: torch.dtype) -> None:
     for i in range(3):
         one = slice(i, i + 1)
         alone, alone_std = path.posterior(x_t[one], x0[one], anchor[one], t[i], float(s[i]), 0.5)
-        assert torch.equal(alone, mean[one]) and torch.equal(alone_std, std[i].squeeze())
-        assert torch.equal(path.velocity(x_t[one], x0[one], anchor[one], t[one]), velocity[one])
+        torch.testing.assert_close(alone, mean[one])
+        torch.testing.assert_close(alone_std, std[i].squeeze())
+        torch.testing.assert_close(path.velocity(x_t[one], x0[one], anchor[one], t[one]), velocity[one])
 
 
 def test_times() -> None:

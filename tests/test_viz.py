@@ -15,6 +15,7 @@ import torch
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
+from rounding import identical
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -154,8 +155,8 @@ def test_show_images_enlarges_the_small_one_and_keeps_every_pixel():
     elements = Elements(viz.show_images([LR, HR], titles=["in <LR>", "truth"], alt="why", zoom=3).html)
     small, large = elements.all("img")
     assert (small["alt"], large["alt"]) == ("in <LR>", "truth")
-    assert np.array_equal(pixels(small), as_bytes(LR).repeat(4, axis=0).repeat(4, axis=1))
-    assert np.array_equal(pixels(large), as_bytes(HR))
+    assert identical(pixels(small), as_bytes(LR).repeat(4, axis=0).repeat(4, axis=1))
+    assert identical(pixels(large), as_bytes(HR))
     assert large["width"] == "96" and "srb-pixels" in large["class"]
     assert [f["aria-label"] for f in elements.all("figure")] == ["why"]
 
@@ -164,8 +165,8 @@ def test_show_images_crops_all_alike_and_frames_the_part():
     crop = (8, 4, 12, 16)
     elements = Elements(viz.show_images([LR, HR[0]], titles=["a", "b"], alt="why", crop=crop, zoom=2).html)
     overview, first, second = map(pixels, elements.all("img"))
-    assert np.array_equal(first, as_bytes(LR).repeat(4, 0).repeat(4, 1)[8:20, 4:20])
-    assert np.array_equal(second, as_bytes(HR)[8:20, 4:20])
+    assert identical(first, as_bytes(LR).repeat(4, 0).repeat(4, 1)[8:20, 4:20])
+    assert identical(second, as_bytes(HR)[8:20, 4:20])
     changed = (overview != as_bytes(HR)).any(axis=2)
     assert changed[6:22, 2:22].any() and not changed[8:20, 4:20].any()
     assert (overview[changed] == overview[changed][0]).all(), "one color marks the frame"
@@ -195,8 +196,8 @@ def test_compare_holds_both_images_and_a_labeled_slider():
     html = viz.compare(LR, HR, labels=("in & out", "truth"), alt="edges are sharper", zoom=2).html
     elements = Elements(html)
     under, over = elements.all("img")
-    assert np.array_equal(pixels(under), as_bytes(HR))
-    assert np.array_equal(pixels(over), as_bytes(LR).repeat(4, 0).repeat(4, 1))
+    assert identical(pixels(under), as_bytes(HR))
+    assert identical(pixels(over), as_bytes(LR).repeat(4, 0).repeat(4, 1))
     assert "edges are sharper" in under["alt"] and "srb-before" in over["class"]
     (slider,) = elements.all("input")
     assert slider["type"] == "range" and "in & out" in slider["aria-label"] and "--at" in slider["oninput"]
