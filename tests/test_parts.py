@@ -79,7 +79,7 @@ def test_the_study_extra_brings_what_a_notebook_imports(path: Path):
 
 def test_the_package_imports_at_once_only_what_it_always_brings():
     """Anything else is imported where it is used. (jupyterlab and the like are started, not imported.)"""
-    essential, known = modules_of(brought(None)), {"cycler", *(part.module for part in PARTS)}  # cycler is matplotlib's
+    essential, known = modules_of(brought(None)), {part.module for part in PARTS}
     for path in (ROOT / "srbook").rglob("*.py"):
         found = imports(path.read_text(encoding="utf-8"))
         assert {name for name, outermost in found if outermost} <= essential, path

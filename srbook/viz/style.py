@@ -16,7 +16,7 @@ PALETTE = {
 
 def style() -> list[str | dict[str, Any]]:
     """The settings of the book for `matplotlib.style`: its defaults, whatever a reader has set, and then ours."""
-    from cycler import cycler
+    from matplotlib import cycler
 
     ink, grid = "#222222", "#D9D9D9"
     ours = {
