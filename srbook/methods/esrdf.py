@@ -55,8 +55,9 @@ class ESRDF(Diffusion):
         sigma: scale of the noise in pixel units; 0.5 makes z_0 the residual of images in [-1, 1].
         start: sampling starts from noise as strong as the path's at T ("matched") or of strength 1 ("unit").
         pixel_weight: of the mean absolute error; 2 is the program's 1 for images in [-1, 1].
-        entropy_weight: of the entropy matching loss; 300 / 256 is the program's 100, see there. In the paper's
-            direction of the divergence it pulls an order of magnitude harder than in the program's (chapter 11).
+        entropy_weight: of the entropy matching loss; 300 / 256 is the program's 100, see there. Its pull on most
+            values is as strong in the paper's direction of the divergence as in the program's; on a few it is far
+            stronger, as the chapter on ESRDF shows.
         feature_weight: of the mean squared difference of features. VGG's weights are asked for only if it is positive.
         entropy: arguments of `srbook.losses.entropy_matching_loss`.
         variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
