@@ -6,26 +6,64 @@ VENV ?= .venv
 PORT ?= 8000
 TORCH ?= $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt)
 export SRBOOK_BUDGET ?= quick
+# Processes at once: chapters, or tests and notebooks, each with one thread.
+CORES = import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+JOBS ?= $(shell $(PYTHON) -c '$(CORES)')
+# What to test: files and folders, and options of pytest.
+TESTS ?= tests notebooks
 
+# Another arithmetic on the same processor: other instructions, so sums and products round otherwise.
+ARITHMETICS := avx2 plain
+ARITHMETIC_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+ARITHMETIC_plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
+# Another vendor's processor, emulated by qemu: its libraries choose other code there. About 25 times slower.
+PROCESSORS := EPYC-Rome Skylake-Client
+
+known = $(if $(filter-out $(2),$($(1))),$(error $(1)=$($(1)) is not known; use one of $(2), or leave it out))
+$(call known,ARITHMETIC,$(ARITHMETICS))
+$(call known,PROCESSOR,$(PROCESSORS))
+
+comma := ,
+SETTINGS := $(if $(ARITHMETIC),env $(ARITHMETIC_$(ARITHMETIC)))
+# Each of pytest-xdist's workers is the interpreter that the environment links to, told that it is the link. What a
+# test starts in a process of its own runs on the real processor.
+EMULATED = qemu-x86_64 -cpu $(PROCESSOR) -0 $(abspath $(BIN)/python) $(realpath $(BIN)/python)
+WORKERS = --dist worksteal $(if $(PROCESSOR),--tx '$(JOBS)*popen//python=$(EMULATED)',-n $(JOBS))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test serve clean notebooks lint lock
+.PHONY: help book emulator test serve lab wheel clean notebooks lint lock
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo "and, after make test or make book:"
+	@printf "  %-16s %s\n" "TESTS=..." "test only this: tests/test_x.py, notebooks/01-x.ipynb, or options of pytest" \
+	  "JOBS=n" "so many processes at once, one thread each (here: $(JOBS))" \
+	  "ARITHMETIC=word" "round as other processors do: $(ARITHMETICS)" \
+	  "PROCESSOR=name" "make test under that processor, emulated by qemu: $(PROCESSORS)"
 
 book: $(VENV)/.book ## Install what is needed, run changed chapters, build the pages into _build/html
 	@echo "Building the book, budget $(SRBOOK_BUDGET). Chapters run when they, the package, or the pins changed."
-	@$(BIN)/jupyter-book build . -W -n --keep-going
+	@$(SETTINGS) $(BIN)/python book/execute_chapters.py --jobs $(JOBS)
+	@$(SETTINGS) $(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is in _build/html/index.html; make serve shows it."
 
-test: $(VENV)/.test ## Run the package's tests, then every notebook
-	@echo "1 of 2: the tests"
-	@$(BIN)/python -m pytest --durations 5
-	@echo "2 of 2: the notebooks, budget $(SRBOOK_BUDGET); what passes is kept for make book"
-	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --durations 3 notebooks
+test: $(if $(PROCESSOR),emulator) $(VENV)/.test ## Run the package's tests, then every notebook
+ifneq ($(filter-out notebooks%,$(TESTS)),)
+	@echo "The tests$(if $(ARITHMETIC)$(PROCESSOR),$(comma) $(ARITHMETIC) $(PROCESSOR))"
+	@$(SETTINGS) $(BIN)/python -m pytest $(WORKERS) --durations 5 $(filter-out notebooks%,$(TESTS))
+endif
+ifneq ($(if $(PROCESSOR),,$(filter notebooks%,$(TESTS))),)
+	@echo "The notebooks, budget $(SRBOOK_BUDGET); what passes is kept for make book"
+	@$(SETTINGS) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 3 \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(filter notebooks%,$(TESTS))
+endif
+
+emulator:
+	@command -v qemu-x86_64 > /dev/null || \
+	  { echo "PROCESSOR=$(PROCESSOR) needs the program qemu-x86_64 (Debian: apt-get install qemu-user)"; exit 1; }
+	@echo "Under $(PROCESSOR) a test takes about 25 times as long; qemu's warnings about TCG mean nothing here."
 
 serve: ## Show the built book on this machine, at port 8000 (or PORT=n)
 	@test -f _build/html/index.html || { echo "no book yet: run make book"; exit 1; }
@@ -37,6 +75,12 @@ clean: ## Remove built pages, cached executions, and tool caches; keeps the envi
 
 notebooks: $(VENV)/.book ## Bring notebooks/ and book/chapters/ up to date with each other, without outputs
 	@$(BIN)/python book/pair_notebooks.py
+
+lab: $(VENV)/.lab ## Open the chapters in JupyterLab, with theorems and equations rendered
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/01-the-problem.ipynb
+
+wheel: $(VENV)/.test ## Build the wheel, install it with [study] alone, and run notebooks from it
+	@$(BIN)/python -m pytest -m wheel tests/test_wheel.py
 
 lint: $(VENV)/.test ## Check style and format with ruff
 	@$(BIN)/ruff check .
@@ -66,6 +110,10 @@ $(VENV)/.book: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@$(call install,test)
 	@touch $(VENV)/.book $@
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
+	@$(call install,lab)
+	@touch $@
 
 define install
 	echo "Installing srbook[$(1)] and what it needs into $(VENV) (the first time: 2 GB, a few minutes)"; \

@@ -1,13 +1,15 @@
 """What the book and the tests share: a notebook that passes here is not executed again by the book's build.
 
 nbval runs every cell. When all cells of a notebook have passed, their outputs go into the cache that the book
-reads (see book/_ext/book_execution.py for its name).
+reads (see book/_ext/book_execution.py for its name). Several notebooks run at once under pytest-xdist, the longest
+first: `pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks`.
 """
 
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jupyter_cache import get_cache
@@ -16,15 +18,71 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from book_execution import cache_folder, prepare_kernels, remove_outdated  # noqa: E402
+from book_execution import cache_folder, last_seconds, longest_first, prepare_kernels, remove_outdated  # noqa: E402
 
+SECONDS = pytest.StashKey[dict[str, float]]()
 STARTED = pytest.StashKey[float]()
 PASSED = pytest.StashKey[int]()
 
 
-def pytest_configure() -> None:
-    prepare_kernels()  # as in the book's build
-    remove_outdated(cache_folder(ROOT))
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)  # there in a process of pytest-xdist
+    prepare_kernels(worker["workercount"] if worker else 1)  # as in the book's build
+    if worker:
+        config.stash[SECONDS] = worker["seconds"]
+        return
+    folder = cache_folder(ROOT)
+    config.stash[SECONDS] = last_seconds(folder)
+    remove_outdated(folder)
+    get_cache(folder).list_cache_records()  # makes the database, which two workers could not do at once
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist what the main process read before it removed outdated caches."""
+    node.workerinput["seconds"] = node.config.stash[SECONDS]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if reporter := session.config.pluginmanager.getplugin("terminalreporter"):  # the main process has one
+        session.config.pluginmanager.register(Progress(reporter))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the notebooks that take longest first; the order of their cells stays."""
+    order = longest_first({item.path.stem for item in items}, config.stash[SECONDS])
+    items.sort(key=lambda item: order.index(item.path.stem))
+
+
+class Progress:
+    """A line when a chapter starts, one when it is done, and one at its first cell that fails."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self.reporter, self.started, self.failed = reporter, set[str](), set[str]()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        name = chapter(nodeid)
+        if name not in self.started:
+            self.started.add(name)
+            self.reporter.write_line(f"{name}: started")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = chapter(report.nodeid)
+        if report.failed and name not in self.failed:
+            self.failed.add(name)
+            self.reporter.write_line(f"{name}: failed in {report.nodeid.split('::')[1]}")
+        for _, seconds in report.user_properties if report.when == "call" else []:
+            self.reporter.write_line(f"{name}: done in {seconds:.0f} s")
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Count cells that pass without a dot for each."""
+    return ("passed", "", "") if report.when == "call" and report.passed else None
+
+
+def chapter(nodeid: str) -> str:
+    """The name of the notebook in `notebooks/01-x.ipynb::Cell 0`."""
+    return Path(nodeid.split("::")[0]).stem
 
 
 @pytest.hookimpl(wrapper=True)
@@ -36,7 +94,9 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     item.cell.execution_count = notebook.stash[PASSED] = notebook.stash.get(PASSED, 0) + 1
     cells = [cell for cell in notebook.nb.cells if cell.cell_type == "code"]
     if notebook.stash[PASSED] == len(cells):
-        keep(notebook.path, notebook.nb, time.perf_counter() - notebook.stash[STARTED])
+        seconds = time.perf_counter() - notebook.stash[STARTED]
+        keep(notebook.path, notebook.nb, seconds)
+        item.user_properties.append(("seconds", seconds))
 
 
 def as_stored(output: NotebookNode) -> NotebookNode:

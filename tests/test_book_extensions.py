@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 from nbformat import v4
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -246,27 +249,41 @@ def test_bars(line, expected):
 
 
 def checkout(folder):
-    """A small copy of this project: package, pins, the nbval companion, and one notebook with glue."""
+    """A small copy of this project: package, pins, what executes notebooks, and one notebook with glue."""
     write(folder, {"srbook/a.py": "A = 1\n", "srbook/outcomes.yml": "x: 1\n", "constraints.txt": "a==1\n"})
     write(folder, {"index.md": toctree("notebooks/one"), "srbook/weights/w.safetensors": "0"})
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "conftest.py", folder / "notebooks")
     shutil.copytree(EXTENSIONS, folder / "book" / "_ext")
-    cells = [
-        v4.new_markdown_cell("# One\n\nGlued: {glue:text}`number`"),
-        v4.new_code_cell("import os\nfrom srbook.study import glue\nprint('static', os.environ['SRBOOK_STATIC'])"),
-        v4.new_code_cell("glue('number', 42, display=False)\nopen('ran', 'a').write('x')"),
-        v4.new_code_cell("from IPython.display import HTML\nHTML('<b id=out>shown</b>')"),
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "one.ipynb")
+    shutil.copy(ROOT / "book" / "execute_chapters.py", folder / "book")
+    shutil.copy(ROOT / "_config.yml", folder)
+    write_notebook(
+        folder / "notebooks" / "one.ipynb",
+        "# One\n\nGlued: {glue:text}`number`",
+        "import os\nfrom srbook.study import glue\nprint('static', os.environ['SRBOOK_STATIC'])",
+        "glue('number', 42, display=False)\nopen('ran', 'a').write('x')",
+        "from IPython.display import HTML\nHTML('<b id=out>shown</b>')",
+    )
     return folder
+
+
+def write_notebook(path, text, *code):
+    cells = [v4.new_markdown_cell(text), *map(v4.new_code_cell, code)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+@pytest.fixture
+def own_arithmetic(monkeypatch):
+    """That of the machine, whichever the tests run in."""
+    for name in book_execution.ARITHMETIC:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
     "name", ["srbook/a.py", "srbook/outcomes.yml", "srbook/weights/w.safetensors", "constraints.txt"]
 )
-def test_the_key_follows_every_source(tmp_path, name):
+def test_the_key_follows_every_source(tmp_path, own_arithmetic, name):
     root = checkout(tmp_path)
     before = book_execution.execution_key(root, "quick")
     assert before.startswith("quick-") and book_execution.execution_key(root, "full") != before
@@ -276,11 +293,41 @@ def test_the_key_follows_every_source(tmp_path, name):
     assert book_execution.execution_key(root, "quick") != before
 
 
+def test_the_key_follows_the_arithmetic(tmp_path, own_arithmetic, monkeypatch):
+    root = checkout(tmp_path)
+    keys = [book_execution.execution_key(root, "quick")]
+    for name, value in [("ATEN_CPU_CAPABILITY", "default"), ("MKL_CBWR", "COMPATIBLE"), ("MKL_CBWR", "AVX2")]:
+        monkeypatch.setenv(name, value)
+        keys.append(book_execution.execution_key(root, "quick"))
+    assert len(set(keys)) == 4 and len({key.split("-")[1] for key in keys}) == 1
+    # A cache follows another of its own arithmetic only.
+    folders = [tmp_path / "caches" / key for key in keys]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert book_execution.remove_outdated(folders[0]) == book_execution.remove_outdated(folders[3]) == []
+
+
 def test_outdated_caches_of_the_same_budget_go(tmp_path):
-    for name in ("quick-old", "quick-new", "full-old"):
+    for name in ("quick-old", "quick-new", "full-old", "quick.avx2-old"):
         (tmp_path / name).mkdir()
     assert book_execution.remove_outdated(tmp_path / "quick-new") == [tmp_path / "quick-old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full-old", "quick-new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full-old", "quick-new", "quick.avx2-old"]
+
+
+def test_usual_seconds_are_those_of_chapters():
+    assert set(book_execution.USUAL_SECONDS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_the_longest_comes_first_by_what_it_last_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(book_execution, "USUAL_SECONDS", {"a": 3, "b": 2})
+    assert book_execution.last_seconds(tmp_path / "quick-new") == {"a": 3, "b": 2}
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("1", execution_count=1)])
+    for name, seconds in [("quick-old", 1.5), ("full-old", 9.0)]:
+        bundle = CacheBundleIn(notebook, str(tmp_path / "a.ipynb"), data={"execution_seconds": seconds})
+        get_cache(tmp_path / name).cache_notebook_bundle(bundle)
+    seconds = book_execution.last_seconds(tmp_path / "quick-new")
+    assert seconds == {"a": 1.5, "b": 2}
+    assert book_execution.longest_first(["a", "b", "new"], seconds) == ["new", "b", "a"]
 
 
 def article(page):
@@ -288,50 +335,122 @@ def article(page):
     return re.search("<article.*</article>", page, re.DOTALL)[0]
 
 
-def run_notebooks(root):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--nbval-lax",
-        "--nbval-current-env",
-        "notebooks",
-    ]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+def run(root, *command):
+    return subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
 
 
-def test_the_book_uses_what_the_tests_executed_and_reruns_after_a_change(tmp_path):
+def run_notebooks(root, *options):
+    return run(
+        root, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", *options, "notebooks"
+    )
+
+
+def execute_chapters(root, jobs):
+    return run(root, "book/execute_chapters.py", "--jobs", str(jobs))
+
+
+def book_of(root):
+    """Build the pages of a checkout."""
+    patterns = ["_build", "notebooks/conftest.py"]
+    return build(
+        root,
+        "book_execution",
+        needs=("myst_nb",),
+        nb_execution_mode="cache",
+        nb_execution_raise_on_error=True,
+        exclude_patterns=patterns,
+    )
+
+
+@pytest.mark.parametrize("first", [run_notebooks, lambda root: execute_chapters(root, 1)], ids=["tests", "chapters"])
+def test_the_book_uses_what_was_executed_and_reruns_after_a_change(tmp_path, first):
     root = checkout(tmp_path)
     ran = root / "notebooks" / "ran"
-    settings = {"nb_execution_mode": "cache", "nb_execution_raise_on_error": True, "needs": ("myst_nb",)}
-    settings |= {"exclude_patterns": ["_build", "notebooks/conftest.py"]}
-
-    result = run_notebooks(root)
-    assert result.returncode == 0, result.stdout
+    result = first(root)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert ran.read_text() == "x"
-    warnings, read = build(root, "book_execution", **settings)
-    assert (warnings, ran.read_text()) == ("", "x"), "the book must not execute what the tests executed"
-    from_tests = read("notebooks/one")
-    assert "Glued: 42" in re.sub("<[^>]*>", "", from_tests)
-    assert "static 1" in from_tests and "<b id=out>shown</b>" in from_tests
+    warnings, read = book_of(root)
+    assert (warnings, ran.read_text()) == ("", "x"), "the book must not execute what was executed before"
+    before = read("notebooks/one")
+    assert "Glued: 42" in re.sub("<[^>]*>", "", before)
+    assert "static 1" in before and "<b id=out>shown</b>" in before
 
     (root / "srbook/a.py").write_text("A = 2\n")
-    _, read = build(root, "book_execution", **settings)
+    _, read = book_of(root)
     assert ran.read_text() == "xx", "a changed package runs the chapters again"
-    assert article(read("notebooks/one")) == article(from_tests), "who executed a chapter does not show"
-    build(root, "book_execution", **settings)
+    assert article(read("notebooks/one")) == article(before), "who executed a chapter does not show"
+    assert "1 chapters, none changed" in execute_chapters(root, 1).stdout
     assert ran.read_text() == "xx"
 
 
 def test_a_failing_notebook_is_not_kept(tmp_path):
     root = checkout(tmp_path)
-    path = root / "notebooks" / "one.ipynb"
-    notebook = nbformat.read(path, nbformat.NO_CONVERT)
-    notebook.cells[2].source += "\nassert False, 'outcome'"
-    nbformat.write(notebook, path)
+    write_notebook(root / "notebooks" / "one.ipynb", "# One", "1", "assert False, 'outcome'")
     result = run_notebooks(root)
-    assert result.returncode == 1 and "outcome" in result.stdout
+    assert result.returncode == 1 and "one: failed in Cell 1" in result.stdout and "outcome" in result.stdout
     assert not list((root / "_build" / ".jupyter_cache").rglob("base.ipynb"))
+
+
+def wait_for(other, mine):
+    """Code of a cell that ends when `other` has begun, so that two of them pass only when they run at once."""
+    return f'''
+import os, time
+from pathlib import Path
+assert os.environ["OMP_NUM_THREADS"] == "1"
+Path("{mine}").touch()
+until = time.monotonic() + 120
+while not Path("{other}").exists():
+    assert time.monotonic() < until, "alone"
+    time.sleep(.05)
+'''
+
+
+@pytest.mark.parametrize("program", ["chapters", "tests"])
+def test_chapters_run_side_by_side(tmp_path, program):
+    root = checkout(tmp_path)
+    for mine, other in [("one", "two"), ("two", "one")]:
+        write_notebook(root / "notebooks" / f"{mine}.ipynb", f"# {mine}", wait_for(other, mine), "1", "2", "3")
+    options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    result = execute_chapters(root, 2) if program == "chapters" else run_notebooks(root, *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    for name in ("one", "two"):
+        assert lines.count(f"{name}: started") == 1
+        assert len([line for line in lines if re.fullmatch(rf"{name}: done in \d+ s", line)]) == 1
+    assert "2 chapters, none changed" in execute_chapters(root, 2).stdout
+
+
+def test_a_failing_chapter_is_named_and_the_others_are_kept(tmp_path):
+    root = checkout(tmp_path)
+    write_notebook(root / "notebooks" / "two.ipynb", "# Two", "1", "value = 3\nassert value == 4, 'outcome'", "2")
+    result = execute_chapters(root, 2)
+    assert result.returncode == 1
+    assert re.search("^two: failed after \\d+ s in code cell 2$", result.stdout, re.MULTILINE)
+    assert "assert value == 4" in result.stdout and "AssertionError: outcome" in result.stdout
+    assert "1 of 2 chapters failed: two" in result.stdout
+    assert "2 chapters, 1 to execute, 1 at once" in execute_chapters(root, 2).stdout
+    assert (root / "notebooks" / "ran").read_text() == "x"
+
+
+def test_an_interrupted_run_keeps_what_was_done_and_leaves_no_kernel(tmp_path):
+    root = checkout(tmp_path)
+    endless = "import time\nwhile True:\n    open('alive', 'w').close()\n    time.sleep(0.05)"
+    write_notebook(root / "notebooks" / "endless.ipynb", "# Endless", endless)
+    command = [sys.executable, "book/execute_chapters.py", "--jobs", "2"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        alive = root / "notebooks" / "alive"
+        assert any(line.startswith("one: done") for line in process.stdout)
+        wait_until(alive.exists)
+        process.terminate()
+        assert "the chapters that were done are kept" in process.stdout.read()
+    assert process.returncode == 130
+    wait_until(lambda: time.time() - alive.stat().st_mtime > 3)
+    cache = get_cache(book_execution.cache_folder(root))
+    assert [Path(record.uri).stem for record in cache.list_cache_records()] == ["one"]
+
+
+def wait_until(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -1,7 +1,9 @@
 """What must agree across the repository's files."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,9 +181,63 @@ def test_conda_environment_agrees_with_the_project():
 
 def test_makefile_and_ci_use_the_extras_and_the_pins():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert {"book", "test"} <= set(re.findall(r"call install,(\w+)", makefile)) <= set(extras())
+    assert set(re.findall(r"call install,(\w+)", makefile)) == {"book", "lab", "test"} <= set(extras())
     assert "--constraint constraints.txt" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+# What make does
+
+
+def make(*arguments, **environment):
+    """The result of make, told nothing by a make that runs these tests."""
+    outer = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "ARITHMETIC", "PROCESSOR", "TESTS", "JOBS"}
+    environment = {name: value for name, value in os.environ.items() if name not in outer} | environment
+    return subprocess.run([shutil.which("make"), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"), [("ARITHMETIC=avx3", "avx2 plain"), ("PROCESSOR=Z80", "EPYC-Rome Skylake-Client")]
+)
+def test_make_refuses_unknown_words(given, allowed):
+    result = make("-n", "test", given)
+    assert result.returncode == 2 and f"{given} is not known; use one of {allowed}" in result.stderr
+
+
+def test_make_tests_in_another_arithmetic():
+    tests, notebooks = (
+        line for line in make("-n", "test", "ARITHMETIC=plain", "JOBS=3").stdout.splitlines() if "-m pytest" in line
+    )
+    for line in (tests, notebooks):
+        assert line.startswith("env ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE ")
+        assert "-n 3 " in line
+    commands = [
+        line
+        for line in make("-n", "book", "ARITHMETIC=avx2").stdout.splitlines()
+        if " ONEDNN_MAX_CPU_ISA=AVX2 " in line
+    ]
+    assert ["execute_chapters" in commands[0], "jupyter-book build" in commands[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "tests", "notebooks"),
+    [
+        ("TESTS=tests/test_adam.py", True, False),
+        ("TESTS=notebooks/05-one-path.ipynb", False, True),
+        ("TESTS=-m arithmetic", True, False),
+        ("PROCESSOR=EPYC-Rome", True, False),
+        ("JOBS=1", True, True),
+    ],
+)
+def test_make_tests_what_it_is_told(given, tests, notebooks):
+    commands = make("-n", "test", given).stdout
+    assert ("--durations 5" in commands, "--nbval-lax" in commands) == (tests, notebooks)
+    assert ("qemu-x86_64 -cpu EPYC-Rome" in commands) == given.startswith("PROCESSOR")
+
+
+def test_make_says_what_the_emulation_needs(tmp_path):
+    result = make("emulator", "PROCESSOR=EPYC-Rome", PATH=str(tmp_path))
+    assert result.returncode == 2 and "apt-get install qemu-user" in result.stdout
 
 
 # The package

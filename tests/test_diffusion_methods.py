@@ -63,6 +63,7 @@ def pair(count: int = 2, size: int = 8) -> tuple[Tensor, Tensor]:
 # What the network is asked, and what is made of its answer
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(
     ("file", "schedule", "clock"),
     [
@@ -315,6 +316,7 @@ def test_an_unknown_stage_is_refused():
         sr3().begin("encoder")
 
 
+@pytest.mark.arithmetic
 def test_a_training_stage_leaves_the_other_weights_alone(tmp_path: Path):
     method = srdiff()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
@@ -327,6 +329,7 @@ def test_a_training_stage_leaves_the_other_weights_alone(tmp_path: Path):
         Trainer(srdiff(), [(hr, lr)] * 2, config, stage="encoder", output=tmp_path, device="cpu", progress=False)
 
 
+@pytest.mark.arithmetic
 @every_method
 def test_a_checkpoint_gives_the_method_back(make, tmp_path: Path):
     _, lr = pair()

@@ -162,6 +162,7 @@ def test_features_are_extracted_without_gradients():
     assert not found.mean.requires_grad and found.mean.dtype == torch.float64
 
 
+@pytest.mark.arithmetic
 def test_distance_of_commuting_covariances_is_closed():
     """With equal eigenvectors the roots are those of the eigenvalues: sum of (sqrt a - sqrt b)^2."""
     rotation, _ = torch.linalg.qr(normal(5, 5))
@@ -173,6 +174,7 @@ def test_distance_of_commuting_covariances_is_closed():
     assert frechet_distance(first, second) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("count", [20, 500])
 def test_distance_is_that_of_the_usual_program(count):
     """With more vectors than features, and with so few that the covariances are singular."""
@@ -183,6 +185,7 @@ def test_distance_is_that_of_the_usual_program(count):
     assert frechet_distance(first, second) == pytest.approx(frechet_distance(second, first), rel=1e-12)
 
 
+@pytest.mark.arithmetic
 def test_singular_covariances_do_no_harm():
     """Of rank one: tr of the root of C_1 C_2 is |u . v| for C_1 = u u^T and C_2 = v v^T."""
     u, v = normal(64), normal(64, seed=1)

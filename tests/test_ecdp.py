@@ -249,6 +249,7 @@ def test_the_flow_takes_the_steps_of_the_normalized_image():
     assert len(counts) == 1
 
 
+@pytest.mark.arithmetic
 def test_the_flow_of_a_gaussian_has_its_closed_form():
     """Where z_0 is Gaussian with deviation d, the flow keeps the rank: z_t = z_1 sqrt((a^2 d^2 + s^2) / (...)_1)."""
     method, d = ecdp(tolerance=1e-7).double(), 0.6
@@ -265,6 +266,7 @@ def test_the_flow_of_a_gaussian_has_its_closed_form():
     close(method.flow(anchor, denoise, noise).image, expected, 1e-6)
 
 
+@pytest.mark.arithmetic
 def test_ddim_is_the_released_step(vectors: Path):
     """z <- (z - beta / (sqrt(1 - abar) + sqrt(alpha - abar)) eps) / sqrt(alpha) on the program's 300 steps."""
     released = load(vectors / "ecdp_schedule.npz")
@@ -349,6 +351,7 @@ def test_the_decoder_exists_in_the_encoders_stage_only(tmp_path: Path):
     assert method.decoder is None and sum(weight.numel() for weight in method.parameters()) == count
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("learns", [[], ["diffusion"], ["diffusion", "quality"]])
 @pytest.mark.parametrize("stage", ECDP.stages)
 def test_a_stage_trains_its_own_weights(stage: str, learns: list[str]):
@@ -387,6 +390,7 @@ def test_stages_follow_and_resume(tmp_path: Path):
         close(resumed[name], tensor, 1e-6)
 
 
+@pytest.mark.arithmetic
 def test_a_checkpoint_gives_the_method_back(tmp_path: Path):
     _, lr = pair(1, 8)
     method = ecdp(ratio=2.0, sampler="ancestral", sampling_steps=3).eval()

@@ -167,7 +167,9 @@ def test_noise_weight_is_that_of_the_paper(variance: Variance) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [ddpm(50), ContinuousVP(scale=0.2), ResidualShift(resshift_sqrt_etas(8), kappa=0.3)], ids=str
+    "path",
+    [ddpm(50), ContinuousVP(scale=0.2), ResidualShift(resshift_sqrt_etas(8), kappa=0.3)],
+    ids=lambda path: type(path).__name__,  # no address: processes that share the tests know them by their names
 )
 def test_a_step_is_a_weighted_error_of_the_noise(path: AnchoredPath) -> None:
     """The reduction to the simple loss: each term is noise_weight times the squared error of the noise."""

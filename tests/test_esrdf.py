@@ -148,6 +148,7 @@ def test_predictor_starts_at_the_bicubic_image_and_every_weight_matters(scale):
 # The released program's diffusion
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("clip", [False, True])
 def test_reverse_steps_are_the_released_ones(vectors, clip):
     known = numbers("psample_esrdf_T200.npz", vectors)
@@ -315,6 +316,7 @@ def test_batch_statistics_move_only_while_the_predictor_is_trained():
     assert not method.predictor.training
 
 
+@pytest.mark.arithmetic
 def test_a_stopped_run_of_each_stage_goes_on_exactly(tmp_path):
     """The batch statistics and the averaged weights come through checkpoints too."""
     hr, lr = pair(4)

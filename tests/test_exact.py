@@ -32,6 +32,7 @@ def mixture() -> GaussianMixture:
     )
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("path", PATHS)
 def test_score_is_the_gradient_and_agrees_with_the_mean(path: AnchoredPath) -> None:
     """The second half is Tweedie's formula: the score gives the posterior mean."""
@@ -45,6 +46,7 @@ def test_score_is_the_gradient_and_agrees_with_the_mean(path: AnchoredPath) -> N
     assert_allclose(prior.posterior_mean(path, x_t, anchor, t), to_x0(path, "score", score, x_t, anchor, t), **TIGHT)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("path", PATHS)
 def test_one_gaussian_in_one_dimension(path: AnchoredPath) -> None:
     """The conjugate formula, written out."""
@@ -63,6 +65,7 @@ def test_log_density_at_time_zero_is_the_prior() -> None:
     assert_allclose(prior.log_density(PATHS[0], x, torch.zeros(()), 0), density.log(), **TIGHT)
 
 
+@pytest.mark.arithmetic
 def test_samples_have_the_moments() -> None:
     prior = mixture()
     x = prior.sample(200_000, torch.Generator().manual_seed(0))
@@ -74,6 +77,7 @@ def test_samples_have_the_moments() -> None:
     assert_repeats(x, *(prior.sample(200_000, torch.Generator().manual_seed(seed)) for seed in (0, 1)))
 
 
+@pytest.mark.arithmetic
 def test_posterior_mean_beats_every_other_guess() -> None:
     """It minimizes the squared error: the error is orthogonal to any function of x_t."""
     prior, path, generator = mixture(), PATHS[0], torch.Generator().manual_seed(0)

@@ -301,6 +301,7 @@ def test_presets_have_the_stated_sizes():
         assert tuple(read_preset(f"resdiff-{name}").training) == ResDiff.stages
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("clip", [False, True])
 def test_reverse_steps_are_the_released_ones(vectors, clip):
     """The method's path, denoiser, and time input, at the stored steps; the program's variable is z."""
@@ -365,6 +366,7 @@ def pair(count: int = 2, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     return hr, nn.functional.avg_pool2d(hr, 4)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("stage", ResDiff.stages)
 def test_a_stage_trains_its_own_weights(stage):
     method = tiny()

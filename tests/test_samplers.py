@@ -124,6 +124,7 @@ class Counted:
         return self.denoise(x, t)
 
 
+@pytest.mark.arithmetic
 def test_dopri5_meets_its_tolerance_and_counts_every_call() -> None:
     path, prior = PATHS["continuous"], gaussian(PRIOR.means[0, :1], PRIOR.covariances[0, :1, :1])
     x, errors, counts = torch.tensor([[1.0], [-0.4]], dtype=torch.float64), [], []
@@ -221,6 +222,7 @@ def test_whole_times_keep_the_order_on_discrete_paths(name: str, solver: str, to
     assert (end.image - exact_flow(path, x, 200, 20)).abs().max() < tolerance
 
 
+@pytest.mark.arithmetic
 def test_released_resshift_loop(vectors: Path) -> None:
     """The stochastic 4-step loop with the toy network; the noise of each call is the stored one."""
     with np.load(vectors / "resshift_steps.npz") as file:
@@ -236,6 +238,7 @@ def test_released_resshift_loop(vectors: Path) -> None:
         assert_allclose(x, stored["loop_v3_T4/traj"][step], rtol=1e-8, atol=2e-9)  # its input scale is float32
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("t", [2, 50, 100])
 def test_euler_maruyama_is_irsdes(vectors: Path, t: int) -> None:
     with np.load(vectors / "irsde.npz") as file:
@@ -251,6 +254,7 @@ def test_euler_maruyama_is_irsdes(vectors: Path, t: int) -> None:
     assert still == 0
 
 
+@pytest.mark.arithmetic
 def test_trajectory_seeds_and_counts() -> None:
     path = PATHS["ddpm"]
     x = torch.full((3, 2), 0.4, dtype=torch.float64)

@@ -73,6 +73,7 @@ def test_ema_copies_buffers():
     assert ema.weights["running_mean"].tolist() == [4.0, 4.0]
 
 
+@pytest.mark.arithmetic
 def test_one_step_is_adamw_on_the_loss():
     """The first update, computed by hand: Adam's first step is the learning rate times the gradient's sign."""
     trainer = make(steps=1, warmup=0, schedule="constant", precision="fp32", clip_norm=math.inf, ema_decay=0)
@@ -118,6 +119,7 @@ def test_a_learning_rate_for_a_part_that_is_not_trained_is_refused():
         make(method=srbook.build("ecdp-tiny"), learning_rates={"decoder": 1e-3})
 
 
+@pytest.mark.arithmetic
 def test_training_lowers_the_loss_and_logs_it(tmp_path):
     result = make(tmp_path, steps=40, log_every=10, save_every=20, ema_decay=0.5).fit()
     losses = [record["loss"] for record in result.records]
@@ -127,6 +129,7 @@ def test_training_lowers_the_loss_and_logs_it(tmp_path):
     assert all(record["images_per_second"] > 0 for record in result.records)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_resumed_run_equals_uninterrupted_run(tmp_path, stop_at, precision):
@@ -418,6 +421,7 @@ def test_log_skips_a_cut_last_line(tmp_path):
         read_log(path)
 
 
+@pytest.mark.arithmetic
 def test_resuming_is_exact_with_dropout_and_leaves_the_global_generator_alone(tmp_path):
     """Dropout draws from torch's global generator, whose state no checkpoint holds."""
 

@@ -123,6 +123,7 @@ def test_time_embedding_keeps_steps_apart_in_half_precision():
     close(out[:, 0], torch.tensor([math.sin(700), math.sin(701)]), 2**-8)
 
 
+@pytest.mark.arithmetic
 def test_self_attention_is_its_formula():
     torch.manual_seed(0)
     attention, x = SelfAttention(6, 3).double(), torch.randn(2, 6, 3, 4, dtype=torch.float64)
@@ -134,6 +135,7 @@ def test_self_attention_is_its_formula():
     close(attention(x), expected + attention.out.bias[:, None, None], 1e-12)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_pointwise_is_a_convolution(layout):
     torch.manual_seed(0)
@@ -149,6 +151,7 @@ def test_pointwise_is_a_convolution(layout):
         close(one, other, 1e-14)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-3), (torch.float32, 1e-6)])
@@ -201,6 +204,7 @@ def test_unet_starts_orthogonal_without_biases():
             assert layer.bias is None or not layer.bias.any()
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("shape", [(4, 64, 3, 3), (64, 4, 3, 3), (200, 5, 1, 1), (16, 2, 3, 3)])
 def test_orthogonal_start_is_that_of_torch(shape):
     ours, theirs = (nn.Conv2d(shape[1], shape[0], shape[2]) for _ in range(2))
