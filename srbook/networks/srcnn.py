@@ -9,7 +9,7 @@ class SRCNN(nn.Module):
     """The first convolutional super-resolution network; implements :eq:`eq-srcnn` (chapter 2).
 
     Patch extraction, non-linear mapping, and reconstruction, with a ReLU between them. The paper works on
-    luminance and shrinks the image by its borders; this one takes RGB and pads, so that sizes are kept.
+    luminance and trains without padding; this one takes RGB and pads with zeros, so that sizes are kept.
 
     Args:
         scale: magnification.
