@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from srbook.doctor import diagnose
+from srbook import doctor
 from srbook.training import bf16_units, choose_precision, has_fast_bf16
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def test_bfloat16_is_used_where_the_processor_gains(
     assert bf16_units(CPU) == units and has_fast_bf16(CPU) == bool(units)
     assert choose_precision("auto", CPU) == ("bf16" if units else "fp32")
     assert choose_precision("fp32", CPU) == "fp32" and choose_precision("bf16", CPU) == "bf16"
-    (said,) = (finding for finding in diagnose()["Devices"] if finding.name == "bfloat16")
+    (said,) = (finding for finding in doctor._devices() if finding.name == "bfloat16")
     assert said.text.startswith(f"{units}: " if units else "the CPU has no instructions") and not said.fatal
 
 
