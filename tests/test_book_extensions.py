@@ -1,6 +1,7 @@
 """The book's own Sphinx extensions, on books of a page or two."""
 
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from nbformat import v4
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+from srbook.check import Outcome
+
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = ROOT / "book" / "_ext"
 sys.path.insert(0, str(EXTENSIONS))
@@ -24,6 +27,7 @@ import book_docstrings  # noqa: E402
 import book_equations  # noqa: E402
 import book_execution  # noqa: E402
 import book_offline  # noqa: E402
+import book_outcomes  # noqa: E402
 import book_proofs  # noqa: E402
 
 PACKAGE = {
@@ -454,3 +458,27 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_outcomes_stand_beside_their_margins(tmp_path, monkeypatch):
+    listed = {
+        "a.b": Outcome("a.b", 1, "nothing | changes", 1.0, 1.0),
+        "c.d": Outcome("c.d", 1, "it moves", -math.inf, 7.0),
+    }
+    common = {"processor": "A chip", "commit": "0123456789abcdef", "date": "2026-01-02"}
+    quick = [
+        {**common, "chapter": "one", "budget": "quick", "seed": seed, "arithmetic": arithmetic, "training": "float32"}
+        | {"values": {"a.b": 1.0, "c.d": value}}
+        for seed, arithmetic, value in [(0, "own", 1.0), (1, "own", 2.0), (0, "avx2", 3.0)]
+    ]
+    runs = [*quick, {**quick[0], "budget": "full", "values": {"c.d": 4.5}}]
+    monkeypatch.setattr("srbook.study.margins.outcomes", lambda: listed)
+    monkeypatch.setattr(book_outcomes, "stored_result", lambda name: {"runs": runs})
+    index = "# Claims\n\n```{outcomes}\n```\n\n```{toctree}\nnotebooks/one\n```\n"
+    write(tmp_path, {"index.md": index, "notebooks/one.md": "# The chapter\n"})
+    warnings, read = build(tmp_path, "book_outcomes", **MYST)
+    assert warnings == ""
+    page = re.sub(r"<[^>]+>", " ", read("index"))
+    assert re.search(r"The chapter.*Seeds 0, 1 on A chip: avx2 \(float32\), own \(float32\)", page, re.S)
+    assert re.search(r"nothing \| changes\s+1\s+1\s+0\s+never changes", page)
+    assert re.search(r"it moves\s+at most 7\s+1 to 3\s+1\s+5\.0 deviations\s+4\.5", page)
