@@ -1,9 +1,11 @@
 """The directive `outcomes`: every claim of the chapters beside what the study of margins found."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jupytext
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -14,13 +16,13 @@ from srbook.results import stored_result
 from srbook.study.margins import Margin, margins
 
 
-def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of MyST: a heading and a table for each chapter that has runs."""
+def tables(runs: Sequence[dict[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    """Lines of MyST: a heading and a table for each chapter that has runs; `titles` by the chapters' file names."""
     lines: list[str] = []
     for chapter in sorted({run["chapter"] for run in runs}):
         own = [run for run in runs if run["chapter"] == chapter]
         full = {name: value for run in own if run["budget"] == "full" for name, value in run["values"].items()}
-        lines += [f"## {{doc}}`/notebooks/{chapter}`", "", _made(own), ""]
+        lines += [f"## {titles[chapter]}", "", f"{{doc}}`/notebooks/{chapter}`. {_made(own)}", ""]
         lines += ["| claim | allowed | found at `quick` | spread | margin | at `full` |", "|---|---|---|---|---|---|"]
         lines += [_row(margin, full.get(margin.outcome.name)) for margin in margins(own)]
         lines.append("")
@@ -41,8 +43,9 @@ def _made(runs: Sequence[dict[str, Any]]) -> str:
 
 def _row(margin: Margin, full: float | None) -> str:
     low, high = min(margin.values), max(margin.values)
-    found = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-    far = "never changes" if math.isinf(margin.deviations) else f"{margin.deviations:.1f} deviations"
+    found = " to ".join(dict.fromkeys((f"{low:.4g}", f"{high:.4g}")))
+    far = f"{margin.deviations:.1f}" if margin.deviations < 100 else "over 100"
+    far = "never changes" if math.isinf(margin.deviations) else f"{far} deviations"
     cells = [margin.outcome.claim.replace("|", r"\|"), allowed(margin.outcome), found, f"{margin.spread:.2g}", far]
     return f"| {' | '.join(cells)} | {'' if full is None else f'{full:.4g}'} |"
 
@@ -62,11 +65,17 @@ class OutcomesDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(OUTCOMES))
         self.env.note_dependency(str(OUTCOMES.parent / "results" / "margins.json"))
-        parent = nodes.section()
-        self.state.nested_parse(
-            StringList(tables(stored_result("margins")["runs"])), self.content_offset, parent, match_titles=True
-        )
+        parent, runs = nodes.section(), stored_result("margins")["runs"]
+        titles = {run["chapter"]: self._title(run["chapter"]) for run in runs}
+        self.state.nested_parse(StringList(tables(runs, titles)), self.content_offset, parent, match_titles=True)
         return parent.children
+
+    def _title(self, chapter: str) -> str:
+        """The first heading of a chapter, in words that a list of contents can show."""
+        path = Path(self.env.doc2path(f"notebooks/{chapter}"))
+        self.env.note_dependency(str(path))
+        lines = jupytext.read(path).cells[0].source.splitlines()
+        return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
