@@ -221,7 +221,8 @@ def test_stored_protocol_numbers_tell_the_bridge_story(shared):
     image = read_image(shared / "data" / "test" / "Set14" / "bridge.png").unsqueeze(0)
     for key, stored_gray in (("B, bridge grey", True), ("B, bridge as RGB", False)):
         scores = PROTOCOL_B.evaluate(lambda lr: bicubic_upsample(lr, 4).clamp(0, 1), image, 4, stored_gray=stored_gray)
-        assert stored[key]["images"]["bridge"]["psnr"] == pytest.approx(scores.psnr.item(), abs=1e-6)
+        # In another arithmetic one pixel may round to the next level.
+        assert stored[key]["images"]["bridge"]["psnr"] == pytest.approx(scores.psnr.item(), abs=1e-4)
         mean = sum(row["psnr"] for row in stored[key]["images"].values()) / 14
         assert stored[key]["psnr"] == pytest.approx(mean)
     lost = stored["B, bridge as RGB"]["psnr"] - stored["B, bridge grey"]["psnr"]
