@@ -127,9 +127,11 @@ def key(notebook: Path) -> str:
 
 def execute(job: Job) -> dict[str, Any]:
     """Run a chapter on one thread; the values of its checks as far as it came, and the error that ended it."""
+    origin = {"commit": commit(), "key": key(job.notebook)}  # before the run: files may change during it
     cells = [nbformat.v4.new_code_cell(code) for code in [RECORDER, *code_of(job.notebook, job.seed), LAST]]
     with tempfile.TemporaryDirectory() as folder:
         values = Path(folder) / "values.jsonl"
+        values.touch()
         own = {"MARGINS_FILE": str(values), "SRBOOK_BUDGET": job.budget, "SRBOOK_STATIC": "1", "OMP_NUM_THREADS": "1"}
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, **ARITHMETICS[job.arithmetic], **own, "PYTHONPATH": path}
@@ -153,11 +155,10 @@ def execute(job: Job) -> dict[str, Any]:
         "arithmetic": job.arithmetic,
         "budget": job.budget,
         "processor": cpu_model(),
-        "training": found.pop("training"),
+        "training": found.pop("training", "unknown"),
         "cpu_seconds": round(found.pop("cpu_seconds", 0)),
         "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "key": key(job.notebook),
+        **origin,
         **error,
         "values": found,
     }

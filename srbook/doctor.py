@@ -104,7 +104,7 @@ def _devices() -> list[Finding]:
 
 
 def _bf16(units: str) -> Finding:
-    gains = {"AMX": "1.4 to 5", "AVX512-BF16": "1.3 to 1.6"}  # measured from sr3-tiny to the papers' networks
+    gains = {"AMX": "1.4 to 5", "AVX512-BF16": "1.2 to 1.6"}  # measured from sr3-tiny to the papers' networks
     if units not in gains:
         return Finding("note", "bfloat16", "the CPU has no instructions for it in use: training runs in float32")
     return Finding("ok", "bfloat16", f"{units}: a training step is {gains[units]} times as fast as in float32")

@@ -36,7 +36,8 @@ def _made(runs: Sequence[dict[str, Any]]) -> str:
         ways = sorted({f"{run['arithmetic']} ({run['training']})" for run in runs if run["processor"] == processor})
         parts.append(f"{processor}: {', '.join(ways)}")
     seeds = sorted({run["seed"] for run in runs if run["budget"] == "quick"})
-    commits = ", ".join(sorted({f"`{run['commit'][:10]}`" for run in runs}))
+    changed = {True: " with changes", False: ""}
+    commits = ", ".join(sorted({f"`{run['commit'][:10]}`{changed['+' in run['commit']]}" for run in runs}))
     last = max(run["date"] for run in runs)
     return f"Seeds {', '.join(map(str, seeds))} on {'; '.join(parts)}. Commits {commits}, last on {last}."
 
