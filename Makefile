@@ -80,7 +80,7 @@ lab: $(VENV)/.lab ## Open the chapters in JupyterLab, with theorems and equation
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/01-the-problem.ipynb
 
 wheel: $(VENV)/.test ## Build the wheel, install it with [study] alone, and run notebooks from it
-	@$(BIN)/python -m pytest -m wheel tests/test_wheel.py
+	@$(BIN)/python -m pytest -m wheel tests/project/test_wheel.py
 
 lint: $(VENV)/.test ## Check style and format with ruff
 	@$(BIN)/ruff check .

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from srbook.catalog import build, load, presets
+    from srbook.registry import build, load, presets
 
-_HOME = {"build": "srbook.catalog", "load": "srbook.catalog", "presets": "srbook.catalog"}
+_HOME = {"build": "srbook.registry", "load": "srbook.registry", "presets": "srbook.registry"}
 
 __all__ = ["__version__", "build", "load", "presets"]
 

@@ -137,7 +137,7 @@ def _import(module: str) -> str | None:
 
 def _weights() -> list[Finding]:
     from srbook.backbones import BACKBONES
-    from srbook.catalog import load, presets, trained
+    from srbook.registry import load, presets, trained
 
     findings = []
     for name in trained():

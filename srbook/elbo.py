@@ -1,4 +1,4 @@
-"""The evidence lower bound of a diffusion model, term by term. Read next to chapter 3.
+"""The evidence lower bound of a diffusion model, term by term.
 
 With x_0 an image of 8 bits per value, the negative log-likelihood of the model is at most the sum of
 
@@ -22,7 +22,7 @@ HALF_BIN = 0.5 / 255
 
 
 def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Tensor:
-    """KL(N(mean1, std1^2) || N(mean2, std2^2)), elementwise; implements :eq:`eq-gaussian-kl` (chapter 3).
+    """KL(N(mean1, std1^2) || N(mean2, std2^2)), elementwise; implements :eq:`eq-gaussian-kl`.
 
     Args:
         mean1: any shape; the four arguments are broadcast.
@@ -43,7 +43,7 @@ def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Ten
 
 
 def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "posterior") -> Tensor:
-    """What the bound pays for a wrong noise in the step from t to s; implements :eq:`eq-elbo-weight` (chapter 3).
+    """What the bound pays for a wrong noise in the step from t to s; implements :eq:`eq-elbo-weight`.
 
     The step's term is weight * |noise - predicted noise|^2, in nats, plus a constant that is zero for the variance
     of the posterior. On DDPM's path the weight is beta_t^2 / (2 sigma_t^2 alpha_t (1 - abar_t)) for neighbors t and
@@ -79,7 +79,7 @@ def elbo_terms(
     variance: Variance = "posterior",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The terms of the bound, each from one draw of the noise; implements :eq:`eq-elbo` (chapter 3).
+    """The terms of the bound, each from one draw of the noise; implements :eq:`eq-elbo`.
 
     The model starts at the anchor with the noise of the first time, as `AnchoredPath.start` does, and steps back like
     `srbook.samplers.ancestral`: each step is a Gaussian around the posterior mean with the predicted image in place

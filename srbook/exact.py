@@ -16,7 +16,7 @@ def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
 
     The model: x is one of K examples, all equally likely, and y is the example's low-resolution version plus
     Gaussian noise of standard deviation `noise`. Bayes' rule then gives p(x_k | y) proportional to
-    exp(-|y - y_k|^2 / (2 noise^2)). The posterior mean of :eq:`eq-posterior-mean` (chapter 2) is
+    exp(-|y - y_k|^2 / (2 noise^2)). The posterior mean of :eq:`eq-posterior-mean` is
     `weights @ x_examples`.
 
     Args:
@@ -111,7 +111,7 @@ class GaussianMixture:
         return self.means[which] + (roots[which] @ noise[..., None])[..., 0]
 
     def log_density(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """log p(x_t), a solution of :eq:`eq-fokker-planck` on the variance-preserving path (chapter 4).
+        """log p(x_t), a solution of :eq:`eq-fokker-planck` on the variance-preserving path.
 
         Every component has the moments of :eq:`eq-vp-moments`.
 
@@ -130,7 +130,7 @@ class GaussianMixture:
         return self._components(path, x_t, anchor, t)[0].logsumexp(1)
 
     def score(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """The gradient of log p(x_t) by x_t, :eq:`eq-mean-score` (chapter 4).
+        """The gradient of log p(x_t) by x_t, :eq:`eq-mean-score`.
 
         Args:
             path: the path from x_0 to x_t.

@@ -53,7 +53,7 @@ def luma(image: Tensor) -> Tensor:
     """Luminance Y of BT.601 in its studio range: (N, 3, H, W) in [0, 1] to (N, 1, H, W) in [16/255, 235/255].
 
     This is the "Y channel" on which super-resolution papers measure PSNR and SSIM (MATLAB's `rgb2ycbcr`).
-    Implements :eq:`eq-luma` (chapter 1).
+    Implements :eq:`eq-luma`.
     """
     weights = image.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
     return ((image * weights).sum(dim=1, keepdim=True) + 16) / 255

@@ -45,7 +45,7 @@ def draw_noise_levels(
 
     A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's
     program ("signal"), or abar itself is, as in the paper ("power"). The level is returned as the fractional time at
-    which the path has it: abar falls exponentially within a step. Implements :eq:`eq-sr3-level` (chapter 6).
+    which the path has it: abar falls exponentially within a step. Implements :eq:`eq-sr3-level`.
 
     Args:
         path: the path whose levels are drawn.
@@ -99,7 +99,7 @@ def noise_loss(
 ) -> Tensor:
     """How far the predicted noise is from the noise in x_t, the mean over all values.
 
-    With "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss` (chapter 3).
+    With "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss`.
 
     Args:
         path: makes x_t.
@@ -136,7 +136,7 @@ def two_head_losses(
     """How far two heads are from the noise in x_t and from the clean z_0, each the mean over all values.
 
     Their sum is what ECDP's program trains (Yuan and Yuan 2024), which adds up the values of an image instead.
-    Implements :eq:`eq-ecdp-loss` (chapter 8).
+    Implements :eq:`eq-ecdp-loss`.
 
     Args:
         path: makes x_t; its scale must be positive.
@@ -171,7 +171,7 @@ def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
 
     A score from predicted noise is -noise / (scale s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (scale s_t^2).
     So the weights are 1 / s^2 and a^2 / s^4. Both grow without bound as t falls to 0.
-    Implements :eq:`eq-ecdp-weights` (chapter 8).
+    Implements :eq:`eq-ecdp-weights`.
 
     Args:
         path: the path.

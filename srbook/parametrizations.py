@@ -24,7 +24,7 @@ Kind = Literal["eps", "x0", "v", "score", "residual"]
 def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Tensor, t: Time) -> Tensor:
     """What a network of this kind should predict.
 
-    For "score" it implements :eq:`eq-score-noise` (chapter 4).
+    For "score" it implements :eq:`eq-score-noise`.
 
     Args:
         path: the path that made x_t.
@@ -54,9 +54,9 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
 
 
 def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-    """Read a prediction as the clean image. Implements :eq:`eq-parametrizations` (chapter 5).
+    """Read a prediction as the clean image. Implements :eq:`eq-parametrizations`.
 
-    For "score" it implements Tweedie's formula, :eq:`eq-tweedie` (chapter 4).
+    For "score" it implements Tweedie's formula, :eq:`eq-tweedie`.
 
     Args:
         path: the path that made x_t.
@@ -130,7 +130,7 @@ def hybrid(
     Both readings of the pair are averaged: the noise is lambda * (noise head) + (1 - lambda) * (noise that the image
     head implies), and so is the image. With lambda = a_t^2 on a path with a^2 + s^2 = 1 this is v-prediction with
     v = a_t noise - s_t z_0, and it stays finite at both ends of time.
-    Implements :eq:`eq-ecdp-hybrid` (chapter 8).
+    Implements :eq:`eq-ecdp-hybrid`.
 
     Args:
         path: the path that made x_t; its scale must be positive.
@@ -161,7 +161,7 @@ def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
     Let the two heads err independently, the image head (z_0 - z_0's prediction) `ratio` times as much as the noise
     head. Both give an estimate of the noise, the image head's with its error times a_t / s_t. Weights that are
     inverse to the variances give lambda = a^2 r^2 / (s^2 + a^2 r^2). Heads of equal error, r = 1, give the a^2 of the
-    released program where a^2 + s^2 = 1. Implements :eq:`eq-ecdp-family` (chapter 8).
+    released program where a^2 + s^2 = 1. Implements :eq:`eq-ecdp-family`.
 
     Args:
         path: the path.

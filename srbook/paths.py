@@ -70,7 +70,7 @@ class AnchoredPath(ABC):
 
     @abstractmethod
     def transition(self, t: Time, s: Time) -> Tensor:
-        """The multiplier m(t|s) of :eq:`eq-transition` (chapter 5), s <= t: Cov(x_s, x_t | x_0) = m s_s^2 scale^2."""
+        """The multiplier m(t|s) of :eq:`eq-transition`, s <= t: Cov(x_s, x_t | x_0) = m s_s^2 scale^2."""
 
     @abstractmethod
     def decay_rate(self, t: Time) -> Tensor:
@@ -124,7 +124,7 @@ class AnchoredPath(ABC):
         return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.scale * self.noise(t), x0)
 
     def perturb(self, x0: Tensor, anchor: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t made from the clean image and standard normal noise. Implements :eq:`eq-anchored-path` (chapter 5).
+        """x_t made from the clean image and standard normal noise. Implements :eq:`eq-anchored-path`.
 
         Args:
             x0: (N, ...) clean images in the working space.
@@ -160,7 +160,7 @@ class AnchoredPath(ABC):
     ) -> tuple[Tensor, Tensor]:
         """One step back, from time t to s: mean and standard deviation of x_s given x_t and the clean image.
 
-        Implements :eq:`eq-one-step` (chapter 5).
+        Implements :eq:`eq-one-step`.
         With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
         anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation scale * zeta. Every eta keeps
         the marginals. At eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and
@@ -198,7 +198,7 @@ class AnchoredPath(ABC):
     def velocity(self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time) -> Tensor:
         """dx/dt of the probability flow, when `x0` is the prediction of the clean image from x_t.
 
-        Implements :eq:`eq-velocity` (chapter 5).
+        Implements :eq:`eq-velocity`.
         It is the derivative of the marginal at fixed noise (Song et al. 2021). At t = 0 the noise level starts like
         sqrt(t), and the velocity has no value.
 
@@ -263,7 +263,7 @@ class _Decaying(AnchoredPath):
 class ContinuousVP(_Decaying):
     """The variance-preserving SDE with a linear rate (Song et al. 2021), on t in [0, 1]; ECDP's path.
 
-    Implements :eq:`eq-vp-sde` (chapter 4).
+    Implements :eq:`eq-vp-sde`.
 
     Args:
         beta_min: rate at t = 0, positive.
@@ -350,7 +350,7 @@ class _SteppedDecay(_Stepped, _Decaying):
 class DiscreteVP(_SteppedDecay):
     """DDPM's chain (Ho, Jain, and Abbeel 2020): a_t = sqrt(abar_t), s_t = sqrt(1 - abar_t).
 
-    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior` (chapter 3).
+    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior`.
     The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, the scale, and the betas.
 
     Args:

@@ -53,8 +53,8 @@ def ancestral(
 
     At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift; at eta = 0 it is DDIM and the
     teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is
-    :eq:`eq-one-step` (chapter 5); on DDPM's path it implements :eq:`eq-ddpm-sampler` (chapter 3), and with SR3's
-    clipped prediction :eq:`eq-sr3-sampler` (chapter 6).
+    :eq:`eq-one-step`; on DDPM's path it implements :eq:`eq-ddpm-sampler`, and with SR3's
+    clipped prediction :eq:`eq-sr3-sampler`.
 
     DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
     right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance
@@ -110,8 +110,8 @@ def probability_flow(
 ) -> SampleResult:
     """Solve dx/dt = `AnchoredPath.velocity` down the given times: deterministic (Song et al. 2021).
 
-    Implements :eq:`eq-probability-flow` (chapter 4), and its gradients by :eq:`eq-quality-adjoint` and
-    :eq:`eq-quality-gradient` (chapter 9).
+    Implements :eq:`eq-probability-flow`, and its gradients by :eq:`eq-quality-adjoint` and
+    :eq:`eq-quality-gradient`.
 
     With "euler", "heun", or "rk4" the steps go from time to time, and the error falls with the first, second, or fourth
     power of the step where the rates of the path are smooth. On discrete paths, whole times keep every step inside a
@@ -119,7 +119,7 @@ def probability_flow(
 
     "dopri5" chooses its own steps between the first and the last time: Dormand and Prince's pair of orders 5 and 4, in
     torchdiffeq. It estimates its error in each step and repeats a step where the root mean square of
-    error / (atol + rtol |x|), over the whole batch, is above 1: :eq:`eq-quality-tolerance` (chapter 9). So all images
+    error / (atol + rtol |x|), over the whole batch, is above 1: :eq:`eq-quality-tolerance`. So all images
     of a batch share their steps, and an image alone may take others. The tolerance bounds the error of a step, not of
     the end. Discrete paths work, but their rates are constant between whole numbers and jump there. The steps meet
     these kinks, and the estimate misses a part of them: with 200 steps an error of about 2e-3 stays however tight the
@@ -195,7 +195,7 @@ def reverse_sde(
 
     dx = (velocity - eta^2 g^2 score / 2) dt + eta g dw, backward in time. eta = 1 is the reverse of the process and
     eta = 0 the probability flow by Euler's method; the exact solutions have the same marginals for every eta.
-    Implements :eq:`eq-reverse-sde` (chapter 4).
+    Implements :eq:`eq-reverse-sde`.
 
     Args:
         path: the path to walk back; its scale must be positive.
@@ -228,7 +228,7 @@ def reverse_sde(
 def euler_maruyama(
     path: AnchoredPath, x_t: Tensor, x0: Tensor, anchor: Tensor, t: float, s: float, eta: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde` (chapter 4).
+    """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde`.
 
     Args:
         path: the path; its scale must be positive.

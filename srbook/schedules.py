@@ -15,7 +15,7 @@ ThetaShape = Literal["cosine", "linear", "constant"]
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """Variances beta_t of the noise added at each step, evenly spaced (Ho, Jain, and Abbeel 2020).
 
-    Implements the schedule of :eq:`eq-ddpm-forward` (chapter 3).
+    Implements the schedule of :eq:`eq-ddpm-forward`.
     DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
 
     Args:
@@ -38,7 +38,7 @@ def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tenso
     """Betas for which the product of (1 - beta) follows a squared cosine (Nichol and Dhariwal 2021); SRDiff's, T = 100.
 
     With f(u) = cos^2((u + s) / (1 + s) * pi / 2), beta_t = min(1 - f(t/T) / f((t-1)/T), max_beta). Implements
-    :eq:`eq-cosine-schedule` (chapter 7).
+    :eq:`eq-cosine-schedule`.
 
     Args:
         steps: the number of steps T, at least 1.
@@ -132,7 +132,7 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
 def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Rate beta(t) = beta_min + (beta_max - beta_min) t of the variance-preserving SDE (Song et al. 2021).
 
-    Implements the rate in :eq:`eq-vp-sde` (chapter 4).
+    Implements the rate in :eq:`eq-vp-sde`.
 
     Args:
         t: times in [0, 1], any shape.
@@ -148,7 +148,7 @@ def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
 def vp_decay(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Half the integral of `vp_beta` from 0 to t; the signal left at time t is exp(-vp_decay(t)).
 
-    Implements :eq:`eq-vp-signal` (chapter 4).
+    Implements :eq:`eq-vp-signal`.
 
     Args:
         t: times in [0, 1], any shape.

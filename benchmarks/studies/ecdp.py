@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import srbook
 from srbook.backbones import backbone_weights
-from srbook.catalog import read_preset
 from srbook.losses.features import IMAGENET_MEAN, IMAGENET_STD
 from srbook.methods import ECDP
+from srbook.registry import read_preset
 from srbook.torchvision_compat import import_torchvision
 from studies.lab import Figures, Lab, quality
 

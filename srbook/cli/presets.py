@@ -48,7 +48,7 @@ def presets(
 def _parameters(preset: str) -> int:
     import torch
 
-    from srbook.catalog import build
+    from srbook.registry import build
 
     with torch.device("meta"):  # shapes only: nothing is allocated or drawn
         return sum(parameter.numel() for parameter in build(preset).parameters())

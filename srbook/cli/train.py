@@ -57,7 +57,7 @@ def train(
         srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
         srbook train --preset rrdb-small --data photos/ --output runs/again --restart
     """
-    from srbook.catalog import build, read_preset
+    from srbook.registry import build, read_preset
 
     description = read_preset(preset)
     if not description.training:

@@ -11,7 +11,7 @@ from srbook.degradations.resize import resize_weights
 def consistent(image: Tensor, lr: Tensor) -> Tensor:
     """The image closest to `image` that shrinks exactly to `lr`: image + A^+ (lr - A image).
 
-    A is bicubic shrinking without rounding, and A^+ its pseudoinverse. Implements :eq:`eq-consistent` (chapter 1).
+    A is bicubic shrinking without rounding, and A^+ its pseudoinverse. Implements :eq:`eq-consistent`.
     Computed in float64. Values may leave [0, 1].
 
     Args:
@@ -35,7 +35,7 @@ def consistent(image: Tensor, lr: Tensor) -> Tensor:
 def fixed_and_free(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """Split an image into the part its low-resolution version determines and the part that version does not see.
 
-    Implements :eq:`eq-split` (chapter 1): the parts add up to the image and are orthogonal. The first is A^+ A x,
+    Implements :eq:`eq-split`: the parts add up to the image and are orthogonal. The first is A^+ A x,
     the second lies in the null space of A, so that shrinking it gives zero.
 
     Args:

@@ -1,4 +1,4 @@
-"""Five ways to damage an image, each with one strength, and the search for equal PSNR. Read next to chapter 1."""
+"""Five ways to damage an image, each with one strength, and the search for equal PSNR."""
 
 import math
 from collections.abc import Callable

@@ -19,7 +19,7 @@ ROWS_PER_BLOCK = 32  # few enough that a block reads little, many enough that th
 def cubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:
     """The cubic convolution kernel of Keys (1981), zero outside (-2, 2).
 
-    Implements :eq:`eq-cubic` (chapter 1).
+    Implements :eq:`eq-cubic`.
 
     Args:
         x: distances from the kernel's center, in samples; any shape.
@@ -39,7 +39,7 @@ def resize_weights(in_length: int, out_length: int, scale: float, antialias: boo
 
     Output sample i sits at input coordinate (i + 1/2) / scale - 1/2. When `antialias` and scale < 1, the kernel is
     stretched by 1 / scale so that it also removes what the smaller grid cannot hold. Beyond its ends the input is
-    continued by reflection that repeats the edge sample. Implements :eq:`eq-resize` (chapter 1).
+    continued by reflection that repeats the edge sample. Implements :eq:`eq-resize`.
 
     Args:
         in_length: number of input samples.
@@ -59,7 +59,7 @@ def imresize(
 ) -> Tensor:
     """Resize as MATLAB's `imresize(..., 'bicubic')` does (Keys 1981, a = -0.5). Differentiable, on any device.
 
-    Both axes apply the matrix of :eq:`eq-resize` (chapter 1). Values are neither clipped nor rounded: cubic
+    Both axes apply the matrix of :eq:`eq-resize`. Values are neither clipped nor rounded: cubic
     interpolation overshoots at edges. float16 and bfloat16 are computed in float32, also under autocast. On a GPU
     the products follow `torch.set_float32_matmul_precision`, whose default is full precision.
 
@@ -101,7 +101,7 @@ def imresize(
 def bicubic_downsample(hr: Tensor, scale: int) -> Tensor:
     """The standard degradation: shrink by an integer with MATLAB's bicubic, then round to the levels k/255.
 
-    Implements :eq:`eq-degradation` (chapter 1). The rounding matters: test sets store the low-resolution image as
+    Implements :eq:`eq-degradation`. The rounding matters: test sets store the low-resolution image as
     8-bit files, and keeping more precision gives scores that do not compare.
 
     Args:

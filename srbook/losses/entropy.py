@@ -26,7 +26,7 @@ def soft_histogram(
 ) -> Tensor:
     """The share of each bin in a set of values, blurred by a Gaussian.
 
-    Implements :eq:`eq-esrdf-histogram`, by :eq:`eq-esrdf-cells` (chapter 11).
+    Implements :eq:`eq-esrdf-histogram`, by :eq:`eq-esrdf-cells`.
 
     With centers c_b evenly spaced from `low` to `high`, both included, bin b gets the sum over all values x of
     exp(-(x - c_b)^2 / (2 sigma^2)), divided by the sum of all bins (Huang et al. 2026). Values outside the range count
@@ -85,7 +85,7 @@ def entropy_matching_loss(
 ) -> Tensor:
     """Kullback-Leibler divergence between the soft histograms of truth and prediction, in nats (Huang et al. 2026).
 
-    Implements :eq:`eq-esrdf-loss`; its gradient is :eq:`eq-esrdf-gradient` (chapter 11).
+    Implements :eq:`eq-esrdf-loss`; its gradient is :eq:`eq-esrdf-gradient`.
     "forward" is the paper's KL(truth || prediction) = sum over b of P_b log((P_b + eps) / (Q_b + eps)), with P from the
     truth and Q from the prediction: it punishes gray levels that the prediction lacks. "reverse" exchanges the two, as
     the released program does: it punishes levels that the truth lacks.

@@ -21,7 +21,7 @@ VGG19_CONV5_4 = 34  # position among VGG-19's layers; the ReLU after it is left 
 def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance: Distance = "l1") -> Tensor:
     """Mean difference of features: magnitudes in ECDP's image quality loss (Yuan and Yuan 2024), squares in ESRDF's.
 
-    With magnitudes it implements :eq:`eq-quality-loss` (chapter 9).
+    With magnitudes it implements :eq:`eq-quality-loss`.
 
     Args:
         sr: (N, 3, H, W), judged; gradients flow to it. It may lie a little outside [0, 1].

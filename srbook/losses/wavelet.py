@@ -1,4 +1,4 @@
-"""Losses on the coefficients of two orthonormal transforms: Fourier's and Haar's. Read next to chapter 7.
+"""Losses on the coefficients of two orthonormal transforms: Fourier's and Haar's.
 
 Both transforms keep energy, so the squared error of all coefficients is that of the pixels. A loss says something
 new only when it weighs the coefficients: the wavelet loss leaves out the low band, and gives every level one voice.
@@ -44,7 +44,7 @@ def haar(image: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 def wavelet_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
     """Sum over levels and detail bands of the mean squared difference of Haar coefficients.
 
-    Part of :eq:`eq-resdiff-losses` (chapter 7): ResDiff's second loss for its predictor (Shang et al. 2024). Coarse
+    Part of :eq:`eq-resdiff-losses`: ResDiff's second loss for its predictor (Shang et al. 2024). Coarse
     bands have fewer coefficients but the same vote, so they count more per coefficient; the low band does not count.
 
     Args:
@@ -66,8 +66,8 @@ def wavelet_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
 def fourier_loss(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of the real, plus of the imaginary parts of the orthonormal 2-D Fourier transforms.
 
-    Part of :eq:`eq-resdiff-losses` (chapter 7): ResDiff's first loss for its predictor (Shang et al. 2024). It is the
-    mean squared error of the pixels, by Parseval's identity, :eq:`eq-parseval` (chapter 7).
+    Part of :eq:`eq-resdiff-losses`: ResDiff's first loss for its predictor (Shang et al. 2024). It is the
+    mean squared error of the pixels, by Parseval's identity, :eq:`eq-parseval`.
 
     Args:
         a: (N, C, H, W), any range, single or double precision.

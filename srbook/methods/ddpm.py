@@ -1,4 +1,4 @@
-"""DDPM: a prior for images, without a condition. Read next to chapter 3."""
+"""DDPM: a prior for images, without a condition."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class DDPM(Diffusion):
 
     It has not learned from low-resolution images, but `upscale` can still take one into account: the part of each
     predicted image that the low-resolution one fixes is replaced, and only the free part is the prior's (DDNM,
-    Wang, Yu, and Zhang 2023). It implements :eq:`eq-ddnm` (chapter 3). Whatever the network, the result shrinks to
+    Wang, Yu, and Zhang 2023). It implements :eq:`eq-ddnm`. Whatever the network, the result shrinks to
     the input, up to the clipping to [0, 1].
 
     Args:

@@ -1,4 +1,4 @@
-"""ECDP: keep mean and variance along the path, and judge the image at its end. Read next to chapters 8 and 9."""
+"""ECDP: keep mean and variance along the path, and judge the image at its end."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,7 +245,7 @@ class ECDP(Diffusion):
     def quality_losses(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The loss of the stage "quality", the distance of features in it, and how often the flow asked the network.
 
-        Implements :eq:`eq-quality-loss` (chapter 9).
+        Implements :eq:`eq-quality-loss`.
         """
         condition = self.condition(lr)
         result = self.generate(condition, normal(hr.shape, hr, generator))
@@ -267,7 +267,7 @@ class ECDP(Diffusion):
     def flow(
         self, anchor: Tensor, denoise: Denoiser, noise: Tensor, *, adjoint: Sequence[Tensor] | None = None
     ) -> SampleResult:
-        """Solve the probability flow :eq:`eq-quality-flow` (chapter 9) from t = 1 to 1/3000 with dopri5.
+        """Solve the probability flow :eq:`eq-quality-flow` from t = 1 to 1/3000 with dopri5.
 
         The solver sees x_t - anchor, with its absolute tolerance in units of sigma, so that it takes the steps of the
         normalized image z_t.

@@ -27,7 +27,7 @@ class ESRDF(Diffusion):
     The path leads from the image to the predictor's one with noise. The predictor is trained first, on pixels, on the
     histogram of its gray levels (`srbook.losses.entropy_matching_loss`), and on features, and is then frozen. The
     denoiser sees the predicted image beside the noisy one, and is told the zero-based step. The path implements
-    :eq:`eq-esrdf-anchor` (chapter 11).
+    :eq:`eq-esrdf-anchor`.
 
     The defaults correct three things in the released program:
 
@@ -164,7 +164,7 @@ class ESRDF(Diffusion):
     def predictor_loss(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """The weighted sum that trains the predictor, and those of its terms whose weight is positive.
 
-        Implements :eq:`eq-esrdf-predictor` (chapter 11).
+        Implements :eq:`eq-esrdf-predictor`.
         """
         losses = {
             "pixel": lambda: l1_loss(predicted, hr),

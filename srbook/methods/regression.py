@@ -1,4 +1,4 @@
-"""Regression: one network predicts the high-resolution image at once. Read next to chapter 2."""
+"""Regression: one network predicts the high-resolution image at once."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LOSSES = {"l1": l1_loss, "l2": mse_loss}
 
 
 class Regression(Method):
-    """Minimize the mean distance between f(y) and x; implements :eq:`eq-risk` (chapter 2).
+    """Minimize the mean distance between f(y) and x; implements :eq:`eq-risk`.
 
     With "l2" the best possible f is the posterior mean E[x | y], with "l1" the median of each pixel: both average
     over all images that fit y, which is why they look smooth.

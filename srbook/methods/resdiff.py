@@ -1,4 +1,4 @@
-"""ResDiff: a small network predicts the image, and diffusion supplies what it misses. Read next to chapter 7."""
+"""ResDiff: a small network predicts the image, and diffusion supplies what it misses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +100,7 @@ class ResDiff(Diffusion):
         return self.predictor_loss(self.predictor(lr), hr)
 
     def predictor_loss(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """The weighted sum that trains the predictor, and its terms: :eq:`eq-resdiff-losses` (chapter 7)."""
+        """The weighted sum that trains the predictor, and its terms: :eq:`eq-resdiff-losses`."""
         terms = {
             "pixel": mse_loss(predicted, hr),
             "fourier": fourier_loss(predicted, hr),

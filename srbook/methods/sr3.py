@@ -1,4 +1,4 @@
-"""SR3: diffuse the image itself, and show the network the bicubic one. Read next to chapter 6."""
+"""SR3: diffuse the image itself, and show the network the bicubic one."""
 
 from typing import Any, Literal, get_args
 
@@ -21,7 +21,7 @@ class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
     The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
-    the noise level sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss` (chapter 6).
+    the noise level sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
 
     Args:
         scale: magnification.
@@ -33,7 +33,7 @@ class SR3(Diffusion):
             the program, "power" in the paper.
         variance: fresh noise of a sampling step: "posterior" in the program, "forward" in the paper.
         anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison
-            of chapter 7.
+            of the chapter on residuals.
         sigma: scale of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
         distance: of the training loss.
         sampling_steps: steps of `upscale`; None takes all.

@@ -1,4 +1,4 @@
-"""SRDiff: diffuse what bicubic upscaling misses, and show the network features of the small image. See chapter 7."""
+"""SRDiff: diffuse what bicubic upscaling misses, and show the network features of the small image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +83,7 @@ class SRDiff(Diffusion):
     def clean(self, hr: Tensor, anchor: Tensor) -> Tensor:
         """The truth, brought within one scale of the anchor, which is as far as sampling can go.
 
-        Implements :eq:`eq-srdiff-residual` (chapter 7) in pixel units.
+        Implements :eq:`eq-srdiff-residual` in pixel units.
         """
         return anchor + (hr - anchor).clamp(-self.path.scale, self.path.scale)
 

@@ -18,7 +18,7 @@ K1, K2 = 0.01, 0.03
 def psnr(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor:
     """Peak signal-to-noise ratio of each image, in decibels; infinite for identical images.
 
-    Implements :eq:`eq-psnr` (chapter 1). The peak is 1 (255 in 8-bit units), also for the Y channel, whose
+    Implements :eq:`eq-psnr`. The peak is 1 (255 in 8-bit units), also for the Y channel, whose
     values only span 16 to 235: the usual convention of super-resolution papers. Nothing is rounded or clipped
     here; `srbook.metrics.protocol` holds the complete recipes. Computed in float64; differentiable where
     the images differ.
@@ -43,7 +43,7 @@ def psnr(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor
 def ssim(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor:
     """Structural similarity of each image; 1 for identical images.
 
-    Implements :eq:`eq-ssim` (chapter 1). Source: Wang, Bovik, Sheikh, and Simoncelli, "Image Quality
+    Implements :eq:`eq-ssim`. Source: Wang, Bovik, Sheikh, and Simoncelli, "Image Quality
     Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with its constants: Gaussian
     window 11x11 of sigma 1.5, K1 = 0.01, K2 = 0.03, dynamic range 1 (255 in 8-bit units), population
     variances. Only windows that lie inside the image count. Computed in float64; differentiable.

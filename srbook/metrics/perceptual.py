@@ -23,7 +23,7 @@ _SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # below this a pooling layer
 def lpips(sr: Tensor, hr: Tensor, *, net: PerceptualNet = "alex") -> Tensor:
     """Learned perceptual image patch similarity, version 0.1; 0 for identical images, lower is nearer.
 
-    Implements :eq:`eq-lpips` (chapter 1). Source: Zhang et al., "The Unreasonable Effectiveness of Deep
+    Implements :eq:`eq-lpips`. Source: Zhang et al., "The Unreasonable Effectiveness of Deep
     Features as a Perceptual Metric", CVPR 2018, through the authors' package `lpips`. Papers of the field
     quote `net="alex"` unless they say otherwise; values of different networks do not compare.
 

@@ -1,4 +1,4 @@
-"""The best that a linear function of the neighborhood can do: one filter bank. Read next to chapter 1."""
+"""The best that a linear function of the neighborhood can do: one filter bank."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, pad, pixel_shuffle, pixel_unshuffle, unf
 class LinearUpscaler(nn.Module):
     """Each high-resolution pixel is a weighted mean of the `size` x `size` low-resolution pixels around it.
 
-    Implements :eq:`eq-linear` (chapter 1). The s^2 pixels under one low-resolution pixel have a filter each, the
+    Implements :eq:`eq-linear`. The s^2 pixels under one low-resolution pixel have a filter each, the
     same for the three channels. The weights of a filter add up to one, so that brightness is kept: the parameters
     are offsets from "repeat the pixel", and their mean does not matter.
 
@@ -45,7 +45,7 @@ class LinearUpscaler(nn.Module):
 def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int, size: int = 5) -> LinearUpscaler:
     """The `LinearUpscaler` with the smallest squared error over all batches, from the normal equations.
 
-    Implements :eq:`eq-normal` (chapter 1). Pixels whose neighborhood leaves the patch are not used.
+    Implements :eq:`eq-normal`. Pixels whose neighborhood leaves the patch are not used.
 
     Args:
         batches: pairs (hr, lr) of shapes (N, 3, sH, sW) and (N, 3, H, W).

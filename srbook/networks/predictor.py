@@ -6,7 +6,7 @@ from srbook.degradations import bicubic_upsample
 
 
 class ResidualPredictor(nn.Module):
-    """Bicubic upscaling plus a learned residual, computed at low resolution; :eq:`eq-predictor` (chapter 2).
+    """Bicubic upscaling plus a learned residual, computed at low resolution; :eq:`eq-predictor`.
 
     Three 3x3 convolutions end in 3 s^2 channels, which a pixel shuffle turns into the high-resolution residual
     (Shi et al., 2016). At the default widths and x4 this is ResDiff's predictor, with 34,128 parameters, except

@@ -1,4 +1,4 @@
-"""ResDiff's denoiser: SR3's U-Net, shown the frequencies of the predicted image (Shang et al., 2024). See chapter 7."""
+"""ResDiff's denoiser: SR3's U-Net, shown the frequencies of the predicted image (Shang et al., 2024)."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from srbook.networks.unet import UNet
 def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released: bool = False) -> Tensor:
     """The gain 1 - exp(-d^2 / (2 sigma^2)) of each frequency of a 2-D Fourier transform.
 
-    Implements :eq:`eq-gaussian-filter` (chapter 7). With d the distance from frequency zero this is a high-pass:
+    Implements :eq:`eq-gaussian-filter`. With d the distance from frequency zero this is a high-pass:
     nothing of the mean passes. The released program measures d from the middle of an array whose middle is the
     highest frequency, because it does not shift its spectrum: a low-pass.
 
@@ -136,7 +136,7 @@ class FrequencySplitter(nn.Module):
 class HighFrequencyAttention(nn.Module):
     """Every pixel takes a weighted mean of all pixels, where details of an image decide which ones. One head.
 
-    Implements :eq:`eq-residual-attention` (chapter 7).
+    Implements :eq:`eq-residual-attention`.
 
     Args:
         channels: width, a multiple of `groups`.

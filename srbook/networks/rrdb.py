@@ -38,7 +38,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks in a row, added to the input times 0.2; implements :eq:`eq-rrdb` (chapter 2)."""
+    """Three dense blocks in a row, added to the input times 0.2; implements :eq:`eq-rrdb`."""
 
     def __init__(self, features: int, growth: int):
         super().__init__()

@@ -6,7 +6,7 @@ from srbook.degradations import bicubic_upsample
 
 
 class SRCNN(nn.Module):
-    """The first convolutional super-resolution network; implements :eq:`eq-srcnn` (chapter 2).
+    """The first convolutional super-resolution network; implements :eq:`eq-srcnn`.
 
     Patch extraction, non-linear mapping, and reconstruction, with a ReLU between them. The paper works on
     luminance and trains without padding; this one takes RGB and pads with zeros, so that sizes are kept.

@@ -8,7 +8,7 @@ def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False
     """Sines, then cosines of `time` at n = `channels` / 2 frequencies that fall geometrically from 1.
 
     Frequency k is 10000^(-k / n), so that 10000 itself is just not reached (the released programs of DDPM and SR3),
-    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff). Implements :eq:`eq-sr3-embedding` (chapter 6).
+    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff). Implements :eq:`eq-sr3-embedding`.
 
     Args:
         time: (N,), floating point: step indices, noise levels, or continuous times.

@@ -34,7 +34,7 @@ def parameter_groups(method: nn.Module, config: TrainingConfig) -> list[dict[str
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
-    """Fraction of the highest learning rate at a step; implements :eq:`eq-schedule` (chapter 2).
+    """Fraction of the highest learning rate at a step; implements :eq:`eq-schedule`.
 
     It rises linearly over `warmup` steps, then stays at 1 ("constant") or falls along half a cosine to 0 at the end
     ("cosine"; Loshchilov and Hutter, 2017, without restarts).
@@ -62,7 +62,7 @@ def ema_decay_at(step: int, decay: float) -> float:
 
 
 class EMA:
-    """Exponential moving average of a module's weights; implements :eq:`eq-ema` (chapter 2).
+    """Exponential moving average of a module's weights; implements :eq:`eq-ema`.
 
     Buffers (running statistics, tables) are copied, not averaged.
 

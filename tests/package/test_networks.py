@@ -7,10 +7,10 @@ from rounding import identical
 from safetensors.torch import load_file
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.degradations import bicubic_upsample
 from srbook.methods import METHODS, Diffusion, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
+from srbook.registry import read_preset
 
 
 def parameters(module: torch.nn.Module) -> int:

@@ -11,7 +11,7 @@ import jupytext
 import nbformat
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 from pair_notebooks import main  # noqa: E402
 

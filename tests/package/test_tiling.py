@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from rounding import assert_repeats
 from torch import Tensor, nn
 
-from srbook.catalog import load
 from srbook.methods import Bicubic, Method, Regression
+from srbook.registry import load
 from srbook.samplers import SampleResult
 from srbook.tiling import tile_starts, tile_windows, upscale_tiled
 

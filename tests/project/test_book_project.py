@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((ROOT / "book" / "chapters").glob("*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -222,7 +222,7 @@ def test_make_tests_in_another_arithmetic():
 @pytest.mark.parametrize(
     ("given", "tests", "notebooks"),
     [
-        ("TESTS=tests/test_adam.py", True, False),
+        ("TESTS=tests/package/test_adam.py", True, False),
         ("TESTS=notebooks/05-one-path.ipynb", False, True),
         ("TESTS=-m arithmetic", True, False),
         ("PROCESSOR=EPYC-Rome", True, False),

@@ -91,7 +91,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
     Args:
         checkpoint_or_name: a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
-            weights ship with the package (`srbook.catalog.trained()`).
+            weights ship with the package (`srbook.registry.trained()`).
 
     Raises:
         FileNotFoundError: neither such a file nor shipped weights of that name.

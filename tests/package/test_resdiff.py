@@ -6,7 +6,6 @@ import torch
 from rounding import assert_repeats
 from torch import nn
 
-from srbook.catalog import read_preset
 from srbook.files import load_tensors
 from srbook.losses import haar
 from srbook.methods.diffusion import Condition
@@ -14,6 +13,7 @@ from srbook.methods.resdiff import ResDiff
 from srbook.networks import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
 from srbook.networks.resdiff import ChannelGate
 from srbook.objectives import noise_loss, time_of_signal
+from srbook.registry import read_preset
 
 
 def close(actual, expected, tolerance):

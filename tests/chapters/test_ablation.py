@@ -11,12 +11,12 @@ import torch
 from rounding import identical
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.data import write_image
+from srbook.registry import read_preset
 from srbook.results import stored_result
 from srbook.training import TrainingConfig
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEYS = {
     "ecdp": ("blend", "quality_loss", {(b, q) for b in ("eps", "x0", "hybrid") for q in ("none", "squeezenet")}),
     "esrdf": (

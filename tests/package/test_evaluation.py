@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srbook.catalog import build
 from srbook.data import ImageFolder, write_image
 from srbook.degradations import bicubic_downsample, bicubic_upsample
 from srbook.evaluation import EvaluationTable, Row, evaluate, stores_gray
 from srbook.images import round_to_8bit
 from srbook.methods import Bicubic, Method
 from srbook.metrics import PROTOCOL_A, PROTOCOL_B, psnr, ssim
+from srbook.registry import build
 
 
 def images(count: int = 2, size: int = 42) -> dict[str, Tensor]:

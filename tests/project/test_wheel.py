@@ -24,7 +24,7 @@ from srbook.study import notebooks
 
 pytestmark = pytest.mark.wheel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICKEST = "01-the-problem.ipynb"
 

@@ -13,7 +13,7 @@ from srbook.objectives import draw_noise_levels, draw_steps, noise_loss, time_of
 from srbook.paths import ContinuousVP, DiscreteVP
 from srbook.schedules import linear_betas
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 PATH = DiscreteVP(linear_betas(2000, 1e-6, 1e-2), 0.5)
 
 

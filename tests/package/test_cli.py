@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 from rounding import identical
 from typer.testing import CliRunner, Result
 
-from srbook.catalog import build, load, presets
 from srbook.cli import app
 from srbook.data import read_image, read_picture
 from srbook.degradations import bicubic_upsample
 from srbook.images import round_to_8bit
+from srbook.registry import build, load, presets
 from srbook.study import notebooks
 
 COMMANDS = ("upscale", "train", "evaluate", "presets", "data", "doctor", "notebooks")

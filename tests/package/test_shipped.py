@@ -5,11 +5,11 @@ import torch
 from typer.testing import CliRunner
 
 import srbook
-from srbook.catalog import read_preset, recipe, trained
 from srbook.cli import app
 from srbook.data import ImageFolder, read_image, write_image
 from srbook.evaluation import evaluate
 from srbook.metrics import PROTOCOL_A
+from srbook.registry import read_preset, recipe, trained
 
 
 @pytest.mark.parametrize("name", [name for name in trained() if name != "bicubic"])

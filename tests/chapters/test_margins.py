@@ -15,7 +15,7 @@ from srbook.check import Outcome, outcomes
 from srbook.results import stored_result
 from srbook.study.margins import WANTED, Margin, margins
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 study = importlib.import_module("margins")
 
 
@@ -56,7 +56,7 @@ def test_a_run_is_known_by_its_code_and_not_by_its_bounds(tmp_path: Path) -> Non
 
 
 def test_arithmetics_are_those_of_make() -> None:
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
     named = dict(re.findall(r"^ARITHMETIC_(\w+) := (.+)$", makefile, re.MULTILINE))
     settings = {name: dict(pair.split("=") for pair in pairs.split()) for name, pairs in named.items()}
     assert {"own": {}, **settings} == study.ARITHMETICS

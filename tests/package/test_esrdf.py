@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, relu
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.degradations import bicubic_upsample
 from srbook.files import load_tensors
 from srbook.losses import entropy_matching_loss, feature_distance, features, vgg16_features
@@ -19,6 +18,7 @@ from srbook.methods.esrdf import ESRDF
 from srbook.networks import AttentionPredictor
 from srbook.networks.attention_predictor import ConvolutionalAttention
 from srbook.objectives import noise_loss
+from srbook.registry import read_preset
 from srbook.training import Trainer, TrainingConfig
 
 RELEASED_SCHEDULE = {"steps": 200, "start": 1e-6, "end": 1e-2}

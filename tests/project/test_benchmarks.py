@@ -16,7 +16,7 @@ from srbook.degradations import bicubic_downsample
 from srbook.methods import ECDP
 from srbook.networks import GuidedBlock, UNet
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

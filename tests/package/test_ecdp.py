@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.degradations import bicubic_downsample, bicubic_upsample, residual_deviation
 from srbook.methods import ECDP, Condition
 from srbook.methods.ecdp import END_OF_FLOW
 from srbook.objectives import score_weights, two_head_losses
 from srbook.parametrizations import blend_weight, hybrid, target
 from srbook.paths import ContinuousVP
+from srbook.registry import read_preset
 from srbook.samplers import ancestral
 from srbook.training import Trainer, TrainingConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAMS = [path for folder in ("tests", "srbook", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 CHAPTERS = (ROOT / "book" / "chapters").glob("*.md")
 FILES = sorted({*PROGRAMS, *CHAPTERS} - {ROOT / "tests" / "rounding.py"})

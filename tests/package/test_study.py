@@ -13,7 +13,7 @@ from nbformat import NotebookNode, v4
 import srbook
 from srbook.study import glue, notebooks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VALUES = "['12.3', 42, 1 / 3, Markdown('**bold**'), HTML('<b>figure</b>'), Image(b'bytes', format='png')]"
 
 

@@ -9,13 +9,13 @@ from rounding import assert_repeats, identical
 from torch import Tensor, nn
 
 import srbook
-from srbook.catalog import read_preset
 from srbook.degradations import bicubic_downsample, bicubic_upsample, imresize
 from srbook.methods import DDPM, SR3, Condition, SRDiff
+from srbook.registry import read_preset
 from srbook.samplers import ancestral, probability_flow
 from srbook.training import Trainer, TrainingConfig
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 SMALL = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "groups": 4, "dropout": 0.0}
 SCHEDULE = {"steps": 40, "start": 1e-3, "end": 0.2}
 ENCODER = {"features": 8, "growth": 4, "blocks": 2}
