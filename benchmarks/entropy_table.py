@@ -1,4 +1,4 @@
-"""Entropy of the images of Set5 and Set14 and of their x4 residuals, by several ways of counting (chapter 10).
+"""Entropy of the images of Set5 and Set14 and of their x4 residuals, by several ways of counting.
 
 Writes srbook/results/entropy.json, which the chapter reads. Needs the folder of Set5 and Set14:
 

@@ -1,4 +1,4 @@
-"""Bicubic x4 under the protocols of chapter 1, and LPIPS of its five equally wrong pictures.
+"""Bicubic x4 under the protocols of the book, and LPIPS of five equally wrong pictures.
 
 Writes srbook/results/protocols.json, which the chapter reads. Needs the folder of Set5 and Set14, and AlexNet's
 weights for LPIPS (see `srbook doctor`):

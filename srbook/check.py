@@ -18,14 +18,14 @@ class Outcome:
 
     Attributes:
         name: "topic.finding", unique in the book.
-        chapter: number of the chapter that checks it.
+        chapter: that checks it: its file's name without number and ending.
         claim: what the bounds say, in words.
         low: smallest value that supports the claim; -inf for none.
         high: largest value that supports the claim; inf for none.
     """
 
     name: str
-    chapter: int
+    chapter: str
     claim: str
     low: float
     high: float
@@ -90,8 +90,8 @@ def _read(name: str, entry: object, file: str) -> Outcome:
     low, high = float(entry.get("low", -math.inf)), float(entry.get("high", math.inf))
     if not low <= high or (low, high) == (-math.inf, math.inf):
         raise ValueError(f"{where}: {_interval(low, high)} excludes nothing or everything")
-    if not isinstance(entry["chapter"], int) or not str(entry["claim"]).strip():
-        raise ValueError(f"{where}: chapter must be a number and claim a sentence")
+    if not isinstance(entry["chapter"], str) or not str(entry["claim"]).strip():
+        raise ValueError(f"{where}: chapter must be a name and claim a sentence")
     return Outcome(name, entry["chapter"], str(entry["claim"]).strip(), low, high)
 
 

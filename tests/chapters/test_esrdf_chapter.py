@@ -1,4 +1,4 @@
-"""What chapter 11 proves: soft histograms, the force on a gray level, what a histogram cannot see, and a path's end."""
+"""Proofs about ESRDF: soft histograms, the force on a gray level, what a histogram cannot see, and a path's end."""
 
 import math
 from itertools import pairwise

@@ -76,7 +76,7 @@ def test_a_chapter_runs_to_its_first_error(tmp_path: Path) -> None:
 
 
 def test_a_margin_counts_deviations_from_the_nearer_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = {"a.b": Outcome("a.b", 1, "", 0.0, 10.0), "c.d": Outcome("c.d", 1, "", -math.inf, 1.0)}
+    listed = {"a.b": Outcome("a.b", "one", "", 0.0, 10.0), "c.d": Outcome("c.d", "one", "", -math.inf, 1.0)}
     monkeypatch.setattr("srbook.study.margins.outcomes", lambda: listed)
     runs = [{"budget": "quick", "values": {"a.b": value, "c.d": 1.0}} for value in (2.0, 3.0, 4.0)]
     first, second = margins([*runs, {"budget": "full", "values": {"a.b": 99.0}}])

@@ -8,15 +8,15 @@ from srbook.check import check, outcomes, read_outcomes
 
 FILE = """
 mean.gain:
-  chapter: 2
+  chapter: predicting-the-mean
   claim: the network is better than bicubic by at least 0.2 dB
   low: 0.2
 problem.error:
-  chapter: 1
+  chapter: the-problem
   claim: both images degrade to the same input
   high: 1.0e-3
 mean.between:
-  chapter: 2
+  chapter: predicting-the-mean
   claim: the ratio is near one
   low: 0.9
   high: 1.1
@@ -74,12 +74,12 @@ def test_refuses_unlisted_names_and_other_bounds():
     ("entry", "message"),
     [
         ("a.b: 3", "needs chapter and claim"),
-        ("a.b: {chapter: 1, low: 0}", "needs chapter and claim"),
-        ("a.b: {chapter: 1, claim: x, low: 0, hihg: 1}", "needs chapter and claim"),
-        ("a.b: {chapter: 1, claim: x}", "excludes nothing"),
-        ("a.b: {chapter: 1, claim: x, low: 2, high: 1}", "excludes nothing or everything"),
-        ("a.b: {chapter: one, claim: x, low: 2}", "chapter must be a number"),
-        ("a.b: {chapter: 1, claim: ' ', low: 2}", "claim a sentence"),
+        ("a.b: {chapter: one, low: 0}", "needs chapter and claim"),
+        ("a.b: {chapter: one, claim: x, low: 0, hihg: 1}", "needs chapter and claim"),
+        ("a.b: {chapter: one, claim: x}", "excludes nothing"),
+        ("a.b: {chapter: one, claim: x, low: 2, high: 1}", "excludes nothing or everything"),
+        ("a.b: {chapter: 7, claim: x, low: 2}", "chapter must be a name"),
+        ("a.b: {chapter: one, claim: ' ', low: 2}", "claim a sentence"),
     ],
 )
 def test_bad_lists_name_the_entry(tmp_path, entry, message):

@@ -52,7 +52,7 @@ def test_predictor_reproduces_resdiffs_cnn(vectors):
 
 
 def test_srcnn_is_three_convolutions():
-    """The formula of chapter 2, written out with torch's functional convolution."""
+    """The formula of the book, written out with torch's functional convolution."""
     network = SRCNN(2, widths=(5, 4), kernels=(3, 1, 5)).double()
     lr = torch.rand(2, 3, 6, 7, dtype=torch.float64)
     weights = list(network.parameters())

@@ -462,8 +462,8 @@ def wait_until(condition, seconds=60):
 
 def test_outcomes_stand_beside_their_margins(tmp_path, monkeypatch):
     listed = {
-        "a.b": Outcome("a.b", 1, "nothing | changes", 1.0, 1.0),
-        "c.d": Outcome("c.d", 1, "it moves", -math.inf, 7.0),
+        "a.b": Outcome("a.b", "one", "nothing | changes", 1.0, 1.0),
+        "c.d": Outcome("c.d", "one", "it moves", -math.inf, 7.0),
     }
     common = {"processor": "A chip", "commit": "0123456789abcdef", "date": "2026-01-02"}
     quick = [
