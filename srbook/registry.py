@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from srbook.files import load_tensors
-from srbook.methods import METHODS, Method
+from srbook.methods import Method, method_class
 from srbook.training.config import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -54,10 +54,10 @@ def read_preset(name: str) -> Preset:
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    if name not in presets():
+    path = _PRESETS / f"{name}.yaml"
+    if not path.is_file():
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(presets())}")
-    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
-    return Preset(name=name, **yaml.safe_load(text))
+    return Preset(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
     name = str(checkpoint_or_name)
     if name == "bicubic":
         return build(name).eval()
-    if name in trained():
+    if (_WEIGHTS / f"{name}.safetensors").is_file():
         return _read(_WEIGHTS / f"{name}.safetensors")
     if Path(checkpoint_or_name).is_file():
         return _read(Path(checkpoint_or_name))
@@ -134,10 +134,9 @@ def _read(path: Path) -> Method:
 
 
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
-    if kind not in METHODS:
-        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+    method = method_class(kind)
     try:
-        return METHODS[kind](**arguments)
+        return method(**arguments)
     except TypeError as error:
         raise ValueError(f"method {kind!r} does not take these arguments: {error}") from error
 

@@ -7,8 +7,9 @@ from rounding import identical
 from safetensors.torch import load_file
 
 import srbook
+from srbook import methods
 from srbook.degradations import bicubic_upsample
-from srbook.methods import METHODS, Diffusion, Regression
+from srbook.methods import METHODS, Diffusion, Regression, method_class
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
 from srbook.registry import read_preset
 
@@ -137,6 +138,12 @@ def test_presets_describe_a_possible_training(preset):
     description = read_preset(preset)
     assert all(each.patch_size % description.arguments["scale"] == 0 for each in description.training.values())
     assert description.summary and description.method in METHODS
+
+
+def test_methods_are_found_by_their_kind():
+    assert {kind: method_class(kind).__name__ for kind in METHODS} == METHODS
+    assert [method_class(kind).kind for kind in METHODS] == list(METHODS)
+    assert all(getattr(methods, name).__module__.startswith("srbook") for name in methods.__all__ if name != "METHODS")
 
 
 @pytest.mark.parametrize("loss", ["l1", "l2"])
