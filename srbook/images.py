@@ -1,4 +1,4 @@
-"""The image convention of the package, and the two conversions everyone needs.
+"""The image convention of the package, and the conversions everyone needs.
 
 An image is a float tensor of shape (N, 3, H, W), RGB, with values in [0, 1].
 """
@@ -41,12 +41,17 @@ def require_one_image(image: Tensor, name: str = "image") -> Tensor:
     return image
 
 
+def clip(image: Tensor) -> Tensor:
+    """The image with its values brought into [0, 1]."""
+    return image.clamp(0, 1)
+
+
 def round_to_8bit(image: Tensor) -> Tensor:
     """Clip to [0, 1] and round to the nearest of the 256 levels k/255, as saving to PNG does.
 
     Halves round up, as in MATLAB's `uint8`. The result keeps the input's dtype and shape.
     """
-    return torch.floor(image.clamp(0, 1) * 255 + 0.5) / 255
+    return torch.floor(clip(image) * 255 + 0.5) / 255
 
 
 def luma(image: Tensor) -> Tensor:
