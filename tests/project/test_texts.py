@@ -2,10 +2,13 @@
 
 import re
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 
 import jupytext
 import pytest
+
+from srbook.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "book" / "chapters").glob("*.md"))
@@ -58,3 +61,37 @@ def test_links_between_chapters_lead_somewhere(path):
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\(([^)#:\s]+)\)", cell.source):
                 assert target.endswith(".ipynb") and (ROOT / "notebooks" / target).is_file(), target
+
+
+# A method's choices
+
+CHOICES = ["anchor", "sigma", "schedule", "transition", "prediction", "solver"]
+SENTENCE = "six choices: anchor, sigma, schedule, transition, prediction, and solver"
+PAGES = ["README.md", "book/index.md", "book/vocabulary.md", "book/chapters/05-one-path.md"]
+
+
+def rows_of(page, first):
+    """The cells of the table whose first column has that head, without citations."""
+    lines = re.sub(r" \{cite\}`\w+`", "", (ROOT / page).read_text(encoding="utf-8")).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    table = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_choices_have_one_list(page):
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    listed = [found.split(".")[0] for found in re.findall(r"six choices: ([^:]*)", text)]
+    assert listed and {f"six choices: {words}" for words in listed} == {SENTENCE}
+
+
+def test_the_table_of_methods_is_the_same_everywhere():
+    table = rows_of("README.md", "method")
+    assert table == rows_of("book/index.md", "method") and table[0] == ["method", *CHOICES]
+    assert [row[0] for row in rows_of("book/vocabulary.md", "word")[2:]] == CHOICES
+
+
+def test_methods_that_are_not_there_are_called_planned():
+    names = [row[0] for row in rows_of("README.md", "method")[2:]]
+    present = {name.lower() for name in names if not name.startswith("*")}
+    assert present == set(METHODS) - {"bicubic", "regression"}  # which have no path
