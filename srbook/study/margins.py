@@ -46,7 +46,7 @@ def margins(runs: Iterable[Mapping[str, Any]], budget: str = "quick") -> list[Ma
     """The margin of every outcome that at least two runs of a budget found, in the order of `outcomes.yml`.
 
     Args:
-        runs: as `benchmarks/margins.py` stores them: each with its "budget" and its "values" by outcome.
+        runs: as `benchmarks.margins` stores them: each with its "budget" and its "values" by outcome.
         budget: whose runs.
     """
     found: dict[str, list[float]] = {}

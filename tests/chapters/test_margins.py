@@ -1,9 +1,7 @@
 """The study of margins: seeds move, checks become records, and what is stored supports every claim of the book."""
 
-import importlib
 import math
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -11,12 +9,10 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from benchmarks import margins as study
 from srbook.check import Outcome, outcomes
 from srbook.results import stored_result
 from srbook.study.margins import WANTED, Margin, margins
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-study = importlib.import_module("margins")
 
 
 def results(source: str, seed: int) -> dict[str, object]:
@@ -89,7 +85,7 @@ STORED = stored_result("margins")["runs"]
 
 
 def test_every_outcome_keeps_its_margin_in_the_stored_runs() -> None:
-    """After a change of a chapter: python benchmarks/margins.py CHAPTER."""
+    """After a change of a chapter: python -m benchmarks.margins CHAPTER."""
     found = {margin.outcome.name: margin for margin in margins(STORED)}
     assert found.keys() == outcomes().keys()
     assert [str(margin) for margin in found.values() if margin.deviations < WANTED] == []
