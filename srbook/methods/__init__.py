@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from srbook.methods.base import Method
+    from srbook.methods.base import Method, Stage
     from srbook.methods.bicubic import Bicubic
     from srbook.methods.ddpm import DDPM
     from srbook.methods.diffusion import Condition, Diffusion
@@ -27,6 +27,7 @@ _HOME = {
     "ResDiff": "resdiff",
     "SR3": "sr3",
     "SRDiff": "srdiff",
+    "Stage": "base",
 }
 # The names of classes by their `kind`, which presets and files name.
 METHODS = {
@@ -53,6 +54,7 @@ __all__ = [
     "Regression",
     "ResDiff",
     "SRDiff",
+    "Stage",
     "method_class",
 ]
 
