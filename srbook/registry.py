@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from srbook.files import load_tensors
+from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
 from srbook.methods.base import FORMAT
 from srbook.methods.renamed import present_arguments
@@ -85,7 +86,11 @@ def build(preset: str, **overrides: Any) -> Method:
         ValueError: unknown preset or argument.
     """
     description = read_preset(preset)
-    return _construct(description.method, _merge(description.arguments, overrides))
+    method = _construct(description.method, _merge(description.arguments, overrides))
+    missing = [name for name, part in method.named_children() if isinstance(part, Frozen) and part.missing]
+    if missing:
+        raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
+    return method
 
 
 def load(checkpoint_or_name: str | Path) -> Method:
