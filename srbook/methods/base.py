@@ -80,6 +80,11 @@ class Method(nn.Module, ABC):
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
 
+    @property
+    def samples(self) -> bool:
+        """Whether `upscale` takes a number of steps, in the present stage."""
+        return False
+
     def begin(self, stage: str) -> None:
         """Enter a stage of training: `loss` becomes its loss, and only its weights require gradients.
 

@@ -76,6 +76,10 @@ class Diffusion(Method):
         self.variance, self.distance = variance, distance
         path.times(self.sampling_steps)  # refuses an impossible number now
 
+    @property
+    def samples(self) -> bool:
+        return len(self.stages) == 1 or self.stage != self.stages[0]  # a first stage trains a network of one step
+
     @abstractmethod
     def condition(self, lr: Tensor) -> Condition:
         """The anchor and the context of low-resolution images (N, 3, H, W) in [0, 1]."""

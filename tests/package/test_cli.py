@@ -19,6 +19,7 @@ from srbook.cli import app
 from srbook.data import read_image, read_picture
 from srbook.degradations import bicubic_upsample
 from srbook.images import round_to_8bit
+from srbook.metrics import METRICS
 from srbook.registry import build, load, presets
 from srbook.study import notebooks
 
@@ -448,8 +449,10 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, got fid"),
+        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, entropy, residual_entropy, got fid"),
         (("--scale", "2"), "bicubic magnifies 4 times"),
+        (("--degradation", "blurry"), "unknown degradation 'blurry'; choose from bicubic, noisy"),
+        (("--degradation", "{kind"), "--degradation must be a name or a mapping"),
         (("--save", "table.csv"), "must end in .json"),
         (("--model", "bicubic"), "two of the models have one name"),
     ],
@@ -457,6 +460,17 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
 def test_evaluate_says_what_is_wrong(words: tuple[str, ...], message: str, photographs: Path):
     result = run("evaluate", "--data", photographs, "--model", "bicubic", *words)
     assert result.exit_code == 1 and message in result.stderr
+
+
+def test_evaluate_on_another_degradation(photographs: Path):
+    words = ("--model", "bicubic", "--degradation", "{kind: noisy, std: 0.1}")
+    result = run("evaluate", "--data", photographs, *words)
+    assert result.exit_code == 0 and "Gaussian noise of deviation 0.1" in result.stdout
+
+
+def test_evaluate_lists_its_metrics():
+    text = run("evaluate", "--help").stdout
+    assert all(f"\n  {metric.name} " in text and metric.title in text for metric in METRICS.values())
 
 
 def test_evaluate_on_an_absent_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
