@@ -15,9 +15,10 @@ from PIL import Image, ImageChops
 from rounding import identical
 from typer.testing import CliRunner, Result
 
+from srbook import registry
 from srbook.cli import app
-from srbook.data import read_image, read_picture
-from srbook.degradations import bicubic_upsample
+from srbook.data import PairedPatches, read_image, read_picture
+from srbook.degradations import Bicubic, Noisy, bicubic_upsample
 from srbook.images import round_to_8bit
 from srbook.metrics import METRICS
 from srbook.registry import build, load, presets
@@ -331,6 +332,26 @@ def test_train_writes_weights_that_upscale_uses(tmp_path: Path, photographs: Pat
     out = tmp_path / "out"
     upscaled = run("upscale", photographs / "one.png", "-m", output / "weights.safetensors", "-o", out)
     assert upscaled.exit_code == 0 and Image.open(out / "one.png").size == (320, 288)
+
+
+def test_train_degrades_as_the_preset_says(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, text in {"rrdb-tiny": "", "noisy": "extends: rrdb-tiny\ndegradation: {kind: noisy, std: 0.1}\n"}.items():
+        source = registry._PRESETS / f"{name}.yaml"
+        (tmp_path / f"{name}.yaml").write_text(text or source.read_text())
+    monkeypatch.setattr(registry, "_PRESETS", tmp_path)
+    seen = []
+
+    class Watched(PairedPatches):
+        def __init__(self, *arguments: object, **options: object):
+            super().__init__(*arguments, **options)
+            seen.append(self.degradation)
+
+    monkeypatch.setattr("srbook.data.PairedPatches", Watched)
+    words = ("--data", photographs, "--steps", 1, "--batch-size", 1, "--device", "cpu")
+    for preset in ("rrdb-tiny", "noisy"):
+        result = run("train", "--preset", preset, "--output", tmp_path / preset, *words)
+        assert result.exit_code == 0, result.output
+    assert seen == [Bicubic(4), Noisy(4, std=0.1)]
 
 
 def test_train_resumes_by_default_and_says_so(tmp_path: Path, photographs: Path):

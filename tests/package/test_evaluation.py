@@ -224,7 +224,7 @@ def test_save_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_wrong_requests_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="metrics must be some of psnr, ssim, lpips, entropy.*, got fid"):
+    with pytest.raises(ValueError, match=r"metrics must be some of psnr, .*, got fid"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_A, metrics=("psnr", "fid"))
     with pytest.raises(ValueError, match="got none"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_A, metrics=())
