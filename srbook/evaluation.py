@@ -163,7 +163,7 @@ def evaluate(
 
     Raises:
         ValueError: unknown metric, no images, a method or degradation of another magnification, or a degradation
-            that the protocol does not measure; names the image where one of them is the reason.
+            that the protocol does not measure; names the image where one is the reason.
         FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
     chosen = chosen_metrics(metrics)
@@ -174,6 +174,8 @@ def evaluate(
             raise ValueError(f"{name} magnifies {method.scale} times, so it cannot be evaluated at scale {scale}")
     if not any(method.kind == REFERENCE for method in methods.values()):
         methods = {REFERENCE: METHODS[REFERENCE](scale=scale), **methods}
+    if degradation is not None:
+        protocol.require_degradation(degradation, scale)
     if degradation == Bicubic(scale):
         degradation = None
     how = {"channel": protocol.channel, "border": scale}

@@ -100,15 +100,24 @@ class Protocol:
             generator: for a random degradation.
 
         Raises:
+            ValueError: as `require_degradation`.
+        """
+        if degradation is not None:
+            self.require_degradation(degradation, scale)
+            if degradation != Bicubic(scale):
+                return degradation(target, generator)
+        return bicubic_downsample(target, scale) if self.lr_rounded else clip(imresize(target, 1 / scale))
+
+    def require_degradation(self, degradation: Degradation, scale: int) -> None:
+        """Refuse what the protocol does not measure.
+
+        Raises:
             ValueError: another degradation than bicubic in a protocol that starts from Y, or one of another scale.
         """
-        if degradation is not None and degradation.scale != scale:
+        if degradation.scale != scale:
             raise ValueError(f"the degradation shrinks {degradation.scale} times, not {scale} times")
-        if degradation is not None and degradation != Bicubic(scale):
-            if self.y_first:
-                raise ValueError(f"protocol {self.name} measures bicubic only; take protocol A for other degradations")
-            return degradation(target, generator)
-        return bicubic_downsample(target, scale) if self.lr_rounded else clip(imresize(target, 1 / scale))
+        if self.y_first and degradation != Bicubic(scale):
+            raise ValueError(f"protocol {self.name} measures bicubic only; take protocol A for other degradations")
 
     def output(self, sr: Tensor) -> Tensor:
         """An output as a file would hold it: clipped, and rounded to 8 bits."""

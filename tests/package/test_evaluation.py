@@ -161,7 +161,7 @@ def test_what_a_random_degradation_draws_depends_on_seed_and_image():
 
 
 def test_protocol_b_measures_bicubic_only():
-    with pytest.raises(ValueError, match="protocol B measures bicubic only"):
+    with pytest.raises(ValueError, match="^protocol B measures bicubic only"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_B, degradation=Noisy(4, std=0.1))
     with pytest.raises(ValueError, match="the degradation shrinks 2 times, not 4"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_A, degradation=Noisy(2, std=0.1))
