@@ -82,8 +82,9 @@ def train(
     watched = open_validation_images(validation, data, method.scale)
     weights = sum(parameter.numel() for parameter in method.parameters())
     typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    for stage in method.stages:
-        config, folder = configs[stage], output if stage == method.stages[-1] else output / stage
+    stages = method.stage_names()
+    for stage in stages:
+        config, folder = configs[stage], output if stage == stages[-1] else output / stage
         batches = PairedPatches(
             images,
             scale=method.scale,
@@ -103,8 +104,8 @@ def train(
             device=where.type,
             restart=not resume,
         )
-        if len(method.stages) > 1:
-            typer.echo(f"Stage {method.stages.index(stage) + 1} of {len(method.stages)}: {stage}")
+        if len(stages) > 1:
+            typer.echo(f"Stage {stages.index(stage) + 1} of {len(stages)}: {stage}")
         if checkpoint is not None:
             typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
         result = trainer.fit()
