@@ -32,6 +32,7 @@ class Frozen(nn.Module):
                 delattr(part, name)
                 part.register_buffer(name, tensor.detach(), persistent=False)
         self.module = module.eval()
+        self.register_load_state_dict_post_hook(_forget_own_keys)
 
     @classmethod
     def read(cls, module: nn.Module, path: str | Path) -> "Frozen":
@@ -87,3 +88,9 @@ class Frozen(nn.Module):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _forget_own_keys(frozen: Frozen, found: Any) -> None:
+    """A batch normalization adds a key of its own to state dicts that lack it, and then finds it unexpected."""
+    own = tuple(f"module.{name}" for name in frozen.weights())
+    found.unexpected_keys[:] = [key for key in found.unexpected_keys if not key.endswith(own)]

@@ -54,6 +54,7 @@ def test_a_frozen_part_follows_and_is_neither_trained_nor_stored():
     owner = Owner()
     assert [name for name, _ in owner.named_parameters()] == ["own.weight", "own.bias"]
     assert list(owner.state_dict()) == ["own.weight", "own.bias"]
+    owner.load_state_dict(dict(owner.state_dict()))
     owner.train()
     assert owner.own.training and not owner.codec.module.norm.training
     assert owner.double().codec.module.pool.weight.dtype == torch.float64
