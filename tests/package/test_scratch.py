@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from rounding import identical
+from rounding import apart, identical
 from test_spaces import Blocks
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import srbook
+from srbook.cli import app
+from srbook.data import read_image, write_image
 from srbook.degradations import bicubic_upsample
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
@@ -124,3 +127,47 @@ def test_a_file_names_its_codec_or_carries_it(codec: Path, tmp_path: Path):
     torch.testing.assert_close(
         again.upscale(lr, generator=seeded()).image, method.upscale(lr, generator=seeded()).image
     )
+
+
+PRESET = """
+method: shift
+arguments: {scale: 4, codec: CODEC}
+degradation: bicubic
+training:
+  predictor: {steps: 3, batch_size: 2, patch_size: 32, save_every: 1}
+  diffusion: {steps: 4, batch_size: 2, patch_size: 32, save_every: 2, log_every: 1}
+"""
+
+
+def command(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_line_trains_resumes_upscales_and_evaluates_it(codec: Path, tmp_path: Path):
+    photos, preset = tmp_path / "photos", tmp_path / "mine.yaml"
+    for number in range(2):
+        write_image(photos / f"{number}.png", torch.rand(3, 64, 64, generator=seeded(number)))
+    preset.write_text(PRESET.replace("CODEC", str(codec)), encoding="utf-8")
+    run = tmp_path / "run"
+    train = ["train", "--preset", preset, "--data", photos, "--device", "cpu", "--output", run]
+    command(*train)
+    assert (run / "predictor" / "weights.safetensors").is_file()
+    method = srbook.load(run / "weights.safetensors")
+    trained = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    assert method.stage == "diffusion" and not any(name.startswith("codec") for name in trained)
+
+    (run / "checkpoints" / "step-00000004.safetensors").unlink()  # as if it had been stopped after the second step
+    (run / "weights.safetensors").unlink()
+    said = command(*train)
+    assert "Stage 2 of 2: diffusion" in said and "step-00000002" in said
+    again = srbook.load(run / "weights.safetensors").state_dict()
+    assert apart(trained, again, shift(codec).state_dict()) < 1e-3
+
+    write_image(tmp_path / "small.png", torch.rand(3, 8, 8, generator=seeded()))
+    model = ["--model", run / "weights.safetensors"]
+    command("upscale", tmp_path / "small.png", *model, "--output", tmp_path / "out", "--steps", 4)
+    assert read_image(tmp_path / "out" / "small.png").shape == (3, 32, 32)
+    table = command("evaluate", "--data", photos, *model, "--steps", 2)
+    assert "| run " in table and "| bicubic " in table and "PSNR" in table
