@@ -1,5 +1,6 @@
 """The methods, one file per paper. A file is imported when something in it is asked for."""
 
+from collections import UserDict
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,30 +16,34 @@ if TYPE_CHECKING:
     from srbook.methods.sr3 import SR3
     from srbook.methods.srdiff import SRDiff
 
-_HOME = {
-    "Bicubic": "bicubic",
-    "Condition": "diffusion",
-    "DDPM": "ddpm",
-    "Diffusion": "diffusion",
-    "ECDP": "ecdp",
-    "ESRDF": "esrdf",
-    "Method": "base",
-    "Regression": "regression",
-    "ResDiff": "resdiff",
-    "SR3": "sr3",
-    "SRDiff": "srdiff",
-    "Stage": "base",
-}
-# The names of classes by their `kind`, which presets and files name.
-METHODS = {
-    "bicubic": "Bicubic",
-    "ddpm": "DDPM",
-    "ecdp": "ECDP",
-    "esrdf": "ESRDF",
-    "regression": "Regression",
-    "resdiff": "ResDiff",
-    "sr3": "SR3",
-    "srdiff": "SRDiff",
+
+class _Classes(UserDict[str, type["Method"]]):
+    """Imports a class when it is asked for; values are given as "module:Class"."""
+
+    def __getitem__(self, kind: str) -> type["Method"]:
+        home = super().__getitem__(kind)
+        if isinstance(home, str):
+            module, name = home.split(":")
+            return getattr(import_module(module), name)
+        return home
+
+
+# Classes of methods by their `kind`, which presets and files name.
+METHODS = _Classes(
+    bicubic="srbook.methods.bicubic:Bicubic",
+    regression="srbook.methods.regression:Regression",
+    ddpm="srbook.methods.ddpm:DDPM",
+    sr3="srbook.methods.sr3:SR3",
+    srdiff="srbook.methods.srdiff:SRDiff",
+    resdiff="srbook.methods.resdiff:ResDiff",
+    esrdf="srbook.methods.esrdf:ESRDF",
+    ecdp="srbook.methods.ecdp:ECDP",
+)
+_HOME = dict(reversed(home.split(":")) for home in METHODS.data.values()) | {
+    "Condition": "srbook.methods.diffusion",
+    "Diffusion": "srbook.methods.diffusion",
+    "Method": "srbook.methods.base",
+    "Stage": "srbook.methods.base",
 }
 
 __all__ = [
@@ -55,24 +60,12 @@ __all__ = [
     "ResDiff",
     "SRDiff",
     "Stage",
-    "method_class",
 ]
-
-
-def method_class(kind: str) -> type["Method"]:
-    """The class of a method.
-
-    Raises:
-        ValueError: no method is of that kind; the message lists those that are.
-    """
-    if kind not in METHODS:
-        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
-    return __getattr__(METHODS[kind])
 
 
 def __getattr__(name: str) -> type:
     if name in _HOME:
-        return getattr(import_module(f"srbook.methods.{_HOME[name]}"), name)
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'srbook.methods' has no attribute {name!r}")
 
 

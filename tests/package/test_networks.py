@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import srbook
 from srbook import methods
 from srbook.degradations import bicubic_upsample
-from srbook.methods import METHODS, Regression, method_class
+from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
 from srbook.registry import read_preset
 
@@ -141,9 +141,9 @@ def test_presets_describe_a_possible_training(preset):
 
 
 def test_methods_are_found_by_their_kind():
-    assert {kind: method_class(kind).__name__ for kind in METHODS} == METHODS
-    assert [method_class(kind).kind for kind in METHODS] == list(METHODS)
-    assert all(getattr(methods, name).__module__.startswith("srbook") for name in methods.__all__ if name != "METHODS")
+    assert [method.kind for method in METHODS.values()] == list(METHODS)
+    assert {method.__name__ for method in METHODS.values()} <= set(methods.__all__)
+    assert all(getattr(methods, name).__name__ == name for name in methods.__all__ if name != "METHODS")
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
