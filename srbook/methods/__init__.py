@@ -1,8 +1,8 @@
 """The methods, one file per paper. A file is imported when something in it is asked for."""
 
-from collections import UserDict
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from srbook.lazy import Classes, lazily
 
 if TYPE_CHECKING:
     from srbook.methods.base import Method, Stage
@@ -17,19 +17,8 @@ if TYPE_CHECKING:
     from srbook.methods.srdiff import SRDiff
 
 
-class _Classes(UserDict[str, type["Method"]]):
-    """Imports a class when it is asked for; values are given as "module:Class"."""
-
-    def __getitem__(self, kind: str) -> type["Method"]:
-        home = super().__getitem__(kind)
-        if isinstance(home, str):
-            module, name = home.split(":")
-            return getattr(import_module(module), name)
-        return home
-
-
 # Classes of methods by their `kind`, which presets and files name.
-METHODS = _Classes(
+METHODS: Classes = Classes(
     bicubic="srbook.methods.bicubic:Bicubic",
     regression="srbook.methods.regression:Regression",
     ddpm="srbook.methods.ddpm:DDPM",
@@ -39,12 +28,21 @@ METHODS = _Classes(
     esrdf="srbook.methods.esrdf:ESRDF",
     ecdp="srbook.methods.ecdp:ECDP",
 )
-_HOME = dict(reversed(home.split(":")) for home in METHODS.data.values()) | {
-    "Condition": "srbook.methods.diffusion",
-    "Diffusion": "srbook.methods.diffusion",
-    "Method": "srbook.methods.base",
-    "Stage": "srbook.methods.base",
-}
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "base": ["Method", "Stage"],
+        "bicubic": ["Bicubic"],
+        "ddpm": ["DDPM"],
+        "diffusion": ["Condition", "Diffusion"],
+        "ecdp": ["ECDP"],
+        "esrdf": ["ESRDF"],
+        "regression": ["Regression"],
+        "resdiff": ["ResDiff"],
+        "sr3": ["SR3"],
+        "srdiff": ["SRDiff"],
+    },
+)
 
 __all__ = [
     "DDPM",
@@ -61,13 +59,3 @@ __all__ = [
     "SRDiff",
     "Stage",
 ]
-
-
-def __getattr__(name: str) -> type:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'srbook.methods' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

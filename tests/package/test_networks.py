@@ -1,5 +1,8 @@
 """Networks and methods: parameter counts, values, and refused arguments."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from rounding import identical
 from safetensors.torch import load_file
 
 import srbook
-from srbook import methods
+from srbook import methods, networks
 from srbook.degradations import bicubic_upsample
 from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
@@ -142,8 +145,23 @@ def test_presets_describe_a_possible_training(preset):
 
 def test_methods_are_found_by_their_kind():
     assert [method.kind for method in METHODS.values()] == list(METHODS)
-    assert {method.__name__ for method in METHODS.values()} <= set(methods.__all__)
-    assert all(getattr(methods, name).__name__ == name for name in methods.__all__ if name != "METHODS")
+
+
+@pytest.mark.parametrize("package", [srbook, methods, networks], ids=lambda package: package.__name__)
+def test_every_public_name_is_there_and_imported_late(package):
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert getattr(value, "__name__", name) == name
+    assert dir(package) == sorted(package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Nothing'"):
+        package.Nothing  # noqa: B018
+
+
+def test_a_method_imports_no_other_and_no_other_network():
+    code = "import sys; from srbook.methods import SR3; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"srbook.methods.sr3", "srbook.networks.unet"} <= set(loaded)
+    assert not {"srbook.methods.ecdp", "srbook.networks.ecdp", "srbook.networks.rrdb"} & set(loaded)
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
