@@ -80,7 +80,7 @@ class Frozen(nn.Module):
 
     @property
     def hash(self) -> str:
-        """Of names, types, and values: 16 digits that tell two frozen parts apart; empty while they are missing."""
+        """16 digits of names, types, and values, which tell two frozen parts apart; empty while they are missing."""
         if self.missing:
             return ""
         digest = hashlib.sha256()

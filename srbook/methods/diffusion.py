@@ -53,8 +53,8 @@ class Diffusion(Method):
         distance: of the training loss, "l2" or "l1".
         by_score: training weighs errors as those of the score, see `srbook.objectives.denoising_losses`.
         sampling_steps: steps of `upscale` unless it is told otherwise; None takes all steps of the path.
-        variance, eta: fresh noise of a sampling step, and the share of it that is drawn; see
-            `srbook.samplers.ancestral`.
+        variance: of the fresh noise of a sampling step, see `srbook.samplers.ancestral`.
+        eta: the share of that noise that is drawn.
     """
 
     stages = (DIFFUSION,)

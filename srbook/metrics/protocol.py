@@ -56,7 +56,7 @@ class Protocol:
 
     @property
     def channel(self) -> Channel:
-        """On what PSNR and SSIM are measured: once the picture is its Y channel, that is what "rgb" holds."""
+        """What PSNR and SSIM measure; once the picture is its Y channel, "rgb" holds that."""
         return "rgb" if self.y_first else "y"
 
     def target(self, hr: Tensor, scale: int, *, stored_gray: bool = False) -> Tensor:

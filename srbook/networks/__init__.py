@@ -5,11 +5,11 @@ A file is imported when something in it is asked for.
 
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from srbook.lazy import Classes, lazily
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from srbook.networks.attention_predictor import AttentionPredictor
     from srbook.networks.blocks import ResidualBlock, SelfAttention
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 
-def build_network(scale: int, kind: str, **arguments: Any) -> "nn.Module":
+def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
     """A network with fresh weights: `build_network(4, "rrdb", features=32, growth=16, blocks=4)`.
 
     Args:
