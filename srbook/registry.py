@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from srbook.files import load_tensors
 from srbook.methods import METHODS, Method
-from srbook.training.config import TrainingConfig
+from srbook.settings import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
 _WEIGHTS = Path(__file__).parent / "weights"

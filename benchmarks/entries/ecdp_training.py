@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import srbook
 from srbook.memory import keep_freed_memory
 from srbook.training import has_fast_bf16
-from srbook.training.adam import FusedAdamW
+from srbook.training.optim import FusedAdamW
 
 BATCH, SIDE = 2, 128
 
@@ -49,8 +49,8 @@ def entry() -> Entry:
     return Entry(f"42.6 M weights with the encoder's, {SIDE}x{SIDE}, batch {BATCH}, both heads, float32", contenders)
 
 
-def fused(module: nn.Module) -> torch.optim.Optimizer:
-    return FusedAdamW(trained(module), lr=1e-4, weight_decay=0)
+def fused(module: nn.Module) -> FusedAdamW:
+    return FusedAdamW([{"params": list(trained(module))}], lr=1e-4, weight_decay=0)
 
 
 def trained(module: nn.Module) -> list[Tensor]:
@@ -58,7 +58,7 @@ def trained(module: nn.Module) -> list[Tensor]:
 
 
 def step(
-    loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, dtype: torch.dtype = torch.float32
+    loss: Callable[[], Tensor], optimizer: FusedAdamW | torch.optim.Optimizer, dtype: torch.dtype = torch.float32
 ) -> Callable[[], None]:
     def run() -> None:
         optimizer.zero_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from srbook.memory import keep_freed_memory
 from srbook.networks import UNet
 from srbook.training import has_fast_bf16
-from srbook.training.adam import FusedAdamW
+from srbook.training.optim import FusedAdamW
 
 BATCH = 2
 
@@ -44,13 +44,13 @@ def entry() -> Entry:
     return Entry(f"97.8 M weights, 6 channels of 128x128, batch {BATCH}, L1 on the noise, float32", contenders)
 
 
-def adam(net: nn.Module) -> torch.optim.Optimizer:
-    return FusedAdamW(net.parameters(), lr=1e-4, weight_decay=0)
+def adam(net: nn.Module) -> FusedAdamW:
+    return FusedAdamW([{"params": list(net.parameters())}], lr=1e-4, weight_decay=0)
 
 
 def step(
     net: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: FusedAdamW | torch.optim.Optimizer,
     x: Tensor,
     level: Tensor,
     noise: Tensor,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from srbook.files import save_tensors
 from srbook.images import require_images
 from srbook.samplers import SampleResult
+from srbook.turns import Turn
 
 
 class Method(nn.Module, ABC):
@@ -96,6 +97,10 @@ class Method(nn.Module, ABC):
     def trained_in(self, stage: str) -> Sequence[nn.Module]:
         """The networks that a stage trains; methods of several stages override this."""
         return [self]
+
+    def turns(self) -> list[Turn]:
+        """What a training step does: one turn, for the loss and all weights of the present stage."""
+        return [Turn("main", [self], self.loss)]
 
     def save(self, path: str | Path) -> Path:
         """Write weights and the arguments that rebuild the method to one safetensors file, atomically.
