@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from srbook.degradations import build_degradation
 from srbook.files import load_tensors
 from srbook.methods import METHODS, Method
+from srbook.methods.base import FORMAT
+from srbook.methods.renamed import present_arguments
 from srbook.training.config import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -72,7 +74,7 @@ def read_preset(name: str) -> Preset:
 
 def stage_names(method: type[Method]) -> tuple[str, ...]:
     """Names of a method's stages, in order."""
-    return tuple(getattr(stage, "name", stage) for stage in method.stages)
+    return tuple(stage.name for stage in method.stages)
 
 
 def begin_from(method: Method, preset: Preset) -> None:
@@ -158,18 +160,31 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") != "srbook-method-1" or "config" not in metadata:
+    if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
             "Method.save or a training run wrote (weights.safetensors)."
         )
     config = json.loads(metadata["config"])
     with torch.device("meta"):  # fresh weights would be drawn in vain
-        method = _construct(config["method"], config["arguments"])
+        method = _construct(config["method"], present_arguments(config["method"], config["arguments"]))
+        if "stage" in config:  # files of the first versions have none
+            method.begin(config["stage"])
+    carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
     try:
         method.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit the method they name ({error})") from error
+    for name, wanted in config.get("frozen", {}).items():
+        part, prefix = method.get_submodule(name), f"frozen/{name}/"
+        if own := {key.removeprefix(prefix): tensor for key, tensor in carried.items() if key.startswith(prefix)}:
+            part.load(own)
+        if part.hash != wanted:
+            has = f"another one is there ({part.hash})" if part.hash else "it is missing"
+            raise FileNotFoundError(
+                f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the file "
+                "written again with Method.save(path, carry=True)."
+            )
     return method.eval()
 
 

@@ -15,6 +15,7 @@ from srbook.degradations import Noisy, bicubic_downsample, bicubic_upsample
 from srbook.evaluation import EvaluationTable, Row, evaluate, stores_gray
 from srbook.images import round_to_8bit
 from srbook.methods import Bicubic, Method
+from srbook.methods.base import Stage
 from srbook.metrics import (
     METRICS,
     PROTOCOL_A,
@@ -116,12 +117,12 @@ class Stepwise(Method):
     """Samples in as many steps as it is told, and shows their number."""
 
     kind = "stepwise"
-    samples = True
+    stages = (Stage("main", trains=(), loss="nothing", upscale="count", samples=True),)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError
+    def __init__(self) -> None:
+        super().__init__(scale=4)
 
-    def upscale(self, lr: Tensor, *, steps=None, generator=None, progress=False) -> SampleResult:
+    def count(self, lr: Tensor, *, steps=None, generator=None, progress=False) -> SampleResult:
         return SampleResult(torch.full((1, 3, *(4 * side for side in lr.shape[2:])), (steps or 50) / 255))
 
 
@@ -130,7 +131,7 @@ def test_steps_are_for_the_methods_that_sample(monkeypatch: pytest.MonkeyPatch):
         return 255 * sr.max()
 
     monkeypatch.setitem(METRICS, "brightest", Metric("brightest", "Brightest", 0, None, brightest, needs_truth=False))
-    methods = {"one step": tiny(), "many": Stepwise(scale=4)}
+    methods = {"one step": tiny(), "many": Stepwise()}
     table = evaluate(methods, images(1), scale=4, protocol=PROTOCOL_A, steps=10, metrics=("brightest",))
     assert table.mean("many", "brightest") == pytest.approx(10, abs=1e-3)
     assert table.mean("one step", "brightest") > 100
@@ -161,7 +162,7 @@ def test_what_a_random_degradation_draws_depends_on_seed_and_image():
 
 
 def test_protocol_b_measures_bicubic_only():
-    with pytest.raises(ValueError, match="^protocol B measures bicubic only"):
+    with pytest.raises(ValueError, match=r"^protocol B measures bicubic only"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_B, degradation=Noisy(4, std=0.1))
     with pytest.raises(ValueError, match="the degradation shrinks 2 times, not 4"):
         evaluate({}, images(), scale=4, protocol=PROTOCOL_A, degradation=Noisy(2, std=0.1))
