@@ -42,7 +42,7 @@ def require_one_image(image: Tensor, name: str = "image") -> Tensor:
 
 
 def clip(image: Tensor) -> Tensor:
-    """Values below 0 become 0 and values above 1 become 1. The one place where pixels are clamped."""
+    """The image with its values brought into [0, 1]."""
     return image.clamp(0, 1)
 
 

@@ -72,6 +72,7 @@ def train(
 
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
+    from srbook.degradations import build_degradation
     from srbook.training import Trainer
     from srbook.training.checkpoint import latest_checkpoint
 
@@ -89,6 +90,7 @@ def train(
             patch_size=config.patch_size,
             batch_size=config.batch_size,
             seed=config.seed,
+            degradation=build_degradation(description.degradation, method.scale),
         )
         checkpoint = latest_checkpoint(folder) if resume else None
         trainer = Trainer(

@@ -1,4 +1,4 @@
-"""What every degradation is: a function from high-resolution to low-resolution images, with a name and a magnification."""
+"""What every degradation is: a function from high-resolution to low-resolution images, with a magnification."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

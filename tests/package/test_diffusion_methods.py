@@ -109,7 +109,7 @@ def test_sr3_may_diffuse_the_residual():
     method = sr3(anchor="bicubic", sigma=0.1)
     _, lr = pair()
     torch.testing.assert_close(method.condition(lr).anchor, bicubic_upsample(lr, 4).clamp(0, 1))
-    assert method.path.scale == 0.1
+    assert method.path.sigma == 0.1
 
 
 def test_sr3_trains_between_the_steps_and_ddpm_on_them():
@@ -241,7 +241,7 @@ def test_upscale_with_a_perfect_network_gives_the_truth(make):
 
     def oracle(z: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
         a, s = (f(t).float().reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
-        return (z - a * (x0 - anchor) / method.path.scale) / s
+        return (z - a * (x0 - anchor) / method.path.sigma) / s
 
     method.predict = oracle
     image = method.upscale(lr, generator=generator()).image

@@ -60,7 +60,7 @@ class Heads(nn.Module):
 
 def knowing(method: ECDP, x0: Tensor, anchor: Tensor) -> ECDP:
     """The method with heads that know the truth."""
-    sigma = method.path.scale
+    sigma = method.path.sigma
 
     def heads(z: Tensor, t: Tensor, context: object) -> tuple[Tensor, Tensor]:
         a, s = (f(t).to(z).reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
@@ -94,7 +94,7 @@ def test_the_released_drift_and_blend(vectors: Path):
 
 def test_hybrid_is_v_prediction_from_two_heads():
     """Noise and z_0 of the blend are those of v = a * noise head - s * z_0 head."""
-    path, (noise, z0, z) = ContinuousVP(scale=0.2), torch.randn(3, 4, 3, 2, 2, dtype=torch.float64)
+    path, (noise, z0, z) = ContinuousVP(sigma=0.2), torch.randn(3, 4, 3, 2, 2, dtype=torch.float64)
     t = torch.tensor([0.001, 0.3, 0.7, 1.0])
     a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.noise))
     anchor = torch.rand(4, 3, 2, 2, dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_the_weight_of_the_blend_makes_its_error_least(ratio: float):
     path = ContinuousVP()
     grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
     for t in (0.02, 0.2, 0.5, 0.9):
-        error = grid.square() + ((1 - grid) * ratio * path.signal(t) / path.noise(t)).square()
+        error = grid.square() + ((1 - grid) * ratio * path.signal(t) / path.level(t)).square()
         assert blend_weight(path, t, ratio).item() == pytest.approx(grid[error.argmin()].item(), abs=1e-4)
     close(blend_weight(path, torch.tensor([0.1, 0.9])), path.signal(torch.tensor([0.1, 0.9])).square(), 1e-15)
 
@@ -133,7 +133,7 @@ def test_one_head_alone(blend: str, head: int):
         method.network = Heads(*given)
         estimates.append(method.estimate(anchor + 0.2 * z, t, Condition(anchor, context=[])))
     close(estimates[0], estimates[1], 0)
-    a, s = method.path.signal(0.4), method.path.noise(0.4)
+    a, s = method.path.signal(0.4), method.path.level(0.4)
     expected = anchor + 0.2 * ((z - s * predictions[0]) / a if blend == "eps" else predictions[1])
     close(estimates[0], expected, 1e-12)
 
@@ -171,7 +171,7 @@ def test_the_anchor_is_the_chosen_bicubic_image(vectors: Path):
 def test_the_released_loss(vectors: Path):
     """The program sums the values of an image, ours is their mean."""
     released = load(vectors / "ecdp_loss.npz")
-    path, anchor = ContinuousVP(scale=0.2), torch.zeros((), dtype=torch.float64)
+    path, anchor = ContinuousVP(sigma=0.2), torch.zeros((), dtype=torch.float64)
     for name in ("eval", "train"):
         for i, index in enumerate(released[f"t_{name}"].double()):
             z0, noise, cond = (released[part][i : i + 1] for part in ("z0", "noise", "cond"))
@@ -199,7 +199,7 @@ def test_the_loss_of_silent_heads():
 
 
 def test_score_weights_make_errors_those_of_the_score():
-    path, t = ContinuousVP(scale=0.2), torch.tensor([0.01, 0.5])
+    path, t = ContinuousVP(sigma=0.2), torch.tensor([0.01, 0.5])
     x0, anchor, noise, e, z = torch.randn(5, 2, 3, 4, 4, dtype=torch.float64)
     x_t = path.perturb(x0, anchor, t, noise)
     score = target(path, "score", x0, noise, anchor, t)
@@ -231,7 +231,7 @@ def test_heads_that_know_the_truth_give_it(blend: str, sampler: str, steps: int 
     method = ecdp(blend=blend, sampler=sampler).double()
     anchor = method.condition(lr).anchor
     result = knowing(method, hr, anchor).upscale(lr, steps=steps, generator=generator())
-    left = 0.2 * method.path.noise(END_OF_FLOW).item() if steps is None else 0.0  # the flow stops before t = 0
+    left = 0.2 * method.path.level(END_OF_FLOW).item() if steps is None else 0.0  # the flow stops before t = 0
     assert (result.image - hr).abs().max() < 5 * left + 1e-3
     assert result.nfe == steps or (steps is None and result.nfe > 20)
 
@@ -260,7 +260,7 @@ def test_the_flow_of_a_gaussian_has_its_closed_form():
         a, s = (f(t).reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
         return anchor + a * d**2 / (a**2 * d**2 + s**2) * (x_t - anchor)
 
-    spread = [(method.path.signal(t) * d) ** 2 + method.path.noise(t) ** 2 for t in (END_OF_FLOW, 1.0)]
+    spread = [(method.path.signal(t) * d) ** 2 + method.path.level(t) ** 2 for t in (END_OF_FLOW, 1.0)]
     start = method.path.start(torch.zeros(()).double(), noise)
     expected = anchor + (spread[0] / spread[1]).sqrt() * start
     close(method.flow(anchor, denoise, noise).image, expected, 1e-6)
@@ -277,7 +277,7 @@ def test_ddim_is_the_released_step(vectors: Path):
         alpha, abar = released["disc_alphas"][i], released["disc_alpha_bars"][i]
         expected = (z - (1 - alpha) / ((1 - abar).sqrt() + (alpha - abar).sqrt()) * noise) / alpha.sqrt()
         t, s = (i + 1) / 300, i / 300
-        z0 = (z - method.path.noise(t) * noise) / method.path.signal(t)
+        z0 = (z - method.path.level(t) * noise) / method.path.signal(t)
         mean, std = method.path.posterior(0.2 * z, 0.2 * z0, anchor, t, s, eta=0)
         close(mean / 0.2, expected, 1e-10)
         assert std == 0

@@ -114,7 +114,7 @@ def test_the_toy_gradient_at_the_released_tolerance(toy):
 
 def test_the_gradient_reaches_the_start_and_tensors_that_are_no_leaves():
     """x of a linear flow: dx/dt = velocity with x_0 = c x, where c = 2 b is computed from a leaf."""
-    path, b = ContinuousVP(scale=0.5), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    path, b = ContinuousVP(sigma=0.5), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     start = torch.randn(1, 1, 2, 2, generator=generator(), dtype=torch.float64)
     found = {}
     for way in ("adjoint", "backprop"):

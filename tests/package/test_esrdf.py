@@ -192,7 +192,7 @@ def test_the_released_schedule_stops_half_way_and_ours_does_not():
     released, corrected = esrdf(**RELEASED).path, esrdf().path
     share = released.signal(200).square().item()
     assert share == pytest.approx(0.3666, abs=5e-5)
-    assert share * 0.1**2 + released.noise(200).square().item() == pytest.approx(0.637, abs=5e-4)
+    assert share * 0.1**2 + released.level(200).square().item() == pytest.approx(0.637, abs=5e-4)
     noise = torch.randn(1, 3, 8, 8, generator=generator(), dtype=torch.float64)
     anchor = torch.full_like(noise, 0.4)
     close((released.start(anchor, noise) - anchor) / 0.5, noise, 1e-12)
@@ -397,7 +397,7 @@ def test_perfect_noise_prediction_gives_back_the_image(options):
 
     def predict(z: Tensor, t: Tensor, context: Tensor) -> Tensor:
         signal, noise = (f(t).float().view(-1, 1, 1, 1) for f in (path.signal, path.noise))
-        return (z - signal * (hr - anchor) / path.scale) / noise
+        return (z - signal * (hr - anchor) / path.sigma) / noise
 
     method.predict = predict
     result = method.upscale(lr, generator=generator())

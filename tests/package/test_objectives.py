@@ -79,13 +79,13 @@ def test_the_loss_is_a_mean_over_values():
 
 
 def test_a_network_that_knows_the_clean_image_pays_nothing():
-    path = ContinuousVP(scale=0.2)
+    path = ContinuousVP(sigma=0.2)
     x0, anchor, noise = (torch.randn(4, 3, 2, 2, generator=generator(k), dtype=torch.float64) for k in range(3))
     t = torch.tensor([0.01, 0.2, 0.6, 1.0], dtype=torch.float64)
 
     def oracle(z: Tensor, t: Tensor) -> Tensor:
         a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.noise))
-        return (z - a * (x0 - anchor) / path.scale) / s
+        return (z - a * (x0 - anchor) / path.sigma) / s
 
     assert noise_loss(path, oracle, x0, anchor, t, noise).item() < 1e-20
 
