@@ -38,6 +38,9 @@ def train(
         str | None,
         typer.Option(help="Images to watch the quality on, as --data.", show_default="held-out samples for samples"),
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="What to watch on them, with commas; srbook evaluate --help lists all.")
+    ] = "psnr",
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on from the last checkpoint, or begin again.")
@@ -57,7 +60,7 @@ def train(
         srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
         srbook train --preset rrdb-small --data photos/ --output runs/again --restart
     """
-    from srbook.registry import build, read_preset
+    from srbook.registry import begin_from, build, read_preset
 
     description = read_preset(preset)
     if not description.training:
@@ -73,25 +76,32 @@ def train(
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
     from srbook.degradations import build_degradation
-    from srbook.training import Trainer
+    from srbook.memory import keep_freed_memory
+    from srbook.training import Trainer, Validation
     from srbook.training.checkpoint import latest_checkpoint
 
     torch.manual_seed(next(iter(configs.values())).seed)  # fresh weights come from torch's global generator
     method = build(preset)
+    begin_from(method, description)
+    degradation = build_degradation(description.degradation, method.scale)
     images = open_training_images(data)
     watched = open_validation_images(validation, data, method.scale)
     weights = sum(parameter.numel() for parameter in method.parameters())
     typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    for stage in method.stages:
-        config, folder = configs[stage], output if stage == method.stages[-1] else output / stage
+    for number, (stage, config) in enumerate(configs.items(), start=1):
+        folder = output if number == len(configs) else output / stage
         batches = PairedPatches(
             images,
             scale=method.scale,
             patch_size=config.patch_size,
             batch_size=config.batch_size,
             seed=config.seed,
-            degradation=build_degradation(description.degradation, method.scale),
+            degradation=degradation,
         )
+        checks = None
+        if watched:
+            names = [name.strip() for name in metrics.split(",")]
+            checks = Validation(watched, degradation, names, output=folder / "validation", seed=config.seed)
         checkpoint = latest_checkpoint(folder) if resume else None
         trainer = Trainer(
             method,
@@ -99,15 +109,16 @@ def train(
             config,
             stage=stage,
             output=folder,
-            validation=watched,
+            validation=checks,
             device=where.type,
             restart=not resume,
         )
-        if len(method.stages) > 1:
-            typer.echo(f"Stage {method.stages.index(stage) + 1} of {len(method.stages)}: {stage}")
+        if len(configs) > 1:
+            typer.echo(f"Stage {number} of {len(configs)}: {stage}")
         if checkpoint is not None:
             typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
-        result = trainer.fit()
+        with keep_freed_memory():  # this process does nothing else
+            result = trainer.fit()
         if result.interrupted:
             raise typer.Exit(130)
     typer.echo(f"Done after {result.step} step{'s' if result.step > 1 else ''}: {output / 'weights.safetensors'}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from srbook.degradations import Bicubic
+from srbook.methods.renamed import present_arguments
 from srbook.parts import require
 from srbook.progress import Progress
 from srbook.settings import TrainingConfig
@@ -311,6 +312,7 @@ class Trainer:
         checkpoint = load_checkpoint(path)
         advice = "Choose another output folder, or restart to train from scratch."
         identity, kept = self._identity(), dict(checkpoint.method)
+        kept["arguments"] = present_arguments(kept["kind"], kept["arguments"])
         frozen = identity.pop("frozen", {})
         frozen_then = kept.pop("frozen", frozen)  # older checkpoints do not say
         if kept != identity:

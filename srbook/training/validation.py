@@ -10,7 +10,7 @@ from srbook.data import write_image
 from srbook.degradations import Degradation
 from srbook.images import require_one_image, round_to_8bit
 from srbook.methods import Method
-from srbook.metrics import psnr
+from srbook.metrics import chosen_metrics
 from srbook.random import keyed
 from srbook.training.distributed import processes, share
 
@@ -23,13 +23,13 @@ class Validation:
     Args:
         images: the truth by name, (1, 3, H, W) each.
         degrade: makes the low-resolution images.
-        metrics: names from `srbook.metrics.METRICS`, of metrics that measure image by image.
+        metrics: names from `srbook.metrics.METRICS`, of those that measure image by image.
         output: the folder that gets the upscaled images; None writes none.
         seed: of the degradation and of sampling; every validation draws the same.
 
     Raises:
-        ValueError: no such metric, or an image whose sides are not divisible by the scale, or so small that nothing
-            is left of it without a border as wide as the scale.
+        ValueError: no such metric, no image, or an image whose sides are not divisible by the scale, or so small
+            that nothing is left of it without a border as wide as the scale.
     """
 
     def __init__(
@@ -45,21 +45,24 @@ class Validation:
             _require_measurable(image, f"validation image {name!r}", degrade.scale)
         if not images:
             raise ValueError("no images to validate on")
-        self.images, self.degrade, self.metrics, self.seed = dict(images), degrade, {"psnr": psnr}, seed
+        self.images, self.degrade, self.metrics, self.seed = dict(images), degrade, chosen_metrics(metrics), seed
+        sets = [metric.name for metric in self.metrics if metric.per == "set"]
+        if sets:
+            raise ValueError(f"{', '.join(sets)} needs a whole test set; use it in an evaluation, not to validate")
         self.output = None if output is None else Path(output)
 
     def __call__(self, method: Method, step: int) -> dict[str, float]:
         """Figures of this process's images, such that their mean over the processes is the mean over all images."""
-        totals = dict.fromkeys(self.metrics, 0.0)
+        totals = {metric.name: 0.0 for metric in self.metrics}
         for number, name in share(list(enumerate(self.images))):
             hr = self.images[name]
             sr = self._upscale(method, hr, number)
-            for metric, measure in self.metrics.items():
-                totals[metric] += float(measure(sr, hr, channel="y", border=self.degrade.scale))
+            for metric in self.metrics:
+                totals[metric.name] += metric(sr, hr, channel="y", border=self.degrade.scale)
             if self.output is not None:
                 write_image(self.output / f"step-{step:08d}-{name}.png", sr[0])
         count = processes()[1]
-        return {metric: total * count / len(self.images) for metric, total in totals.items()}
+        return {name: total * count / len(self.images) for name, total in totals.items()}
 
     def _upscale(self, method: Method, hr: Tensor, number: int) -> Tensor:
         device = next(method.parameters()).device
