@@ -154,4 +154,3 @@ def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
     """
     a, s = path.signal(t), path.level(t)
     return 1 / s.square(), (a / s.square()).square()
-

@@ -157,7 +157,8 @@ class AnchoredPath(ABC):
     ) -> tuple[Tensor, Tensor]:
         """One step back, from time t to s: mean and standard deviation of x_s given x_t and the clean image.
 
-        Implements :eq:`eq-one-step`. With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
+        Implements :eq:`eq-one-step`.
+        With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
         anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation sigma * zeta. Every eta keeps
         the marginals. At eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and
         Abbeel 2020), of ResShift (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is

@@ -182,8 +182,8 @@ def _read(path: Path) -> Method:
         if part.hash != wanted:
             has = f"another one is there ({part.hash})" if part.hash else "it is missing"
             raise FileNotFoundError(
-                f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the file "
-                "written again with Method.save(path, carry=True)."
+                f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the "
+                "file written again with Method.save(path, carry=True)."
             )
     return method.eval()
 

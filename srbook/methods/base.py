@@ -65,7 +65,8 @@ class Method(nn.Module):
         method = super().__new__(cls)
         given = signature(cls.__init__).bind_partial(method, *args, **arguments)  # partial: copies are made without
         given.apply_defaults()
-        method.arguments = deepcopy({name: value for name, value in given.arguments.items() if name != "self"})
+        plain = {name: value for name, value in given.arguments.items() if name != "self"}
+        method.arguments = json.loads(json.dumps(plain))  # as a checkpoint gives them back: tuples become lists
         return method
 
     def __init__(self, scale: int):
@@ -76,9 +77,15 @@ class Method(nn.Module):
             if get_origin(choice) is Literal and self.arguments[name] not in get_args(choice):
                 allowed = ", ".join(str(value) for value in get_args(choice))
                 raise ValueError(f"{name} must be one of {allowed}, got {self.arguments[name]!r}")
+        self.scale = scale
         for name, value in deepcopy(self.arguments).items():
             setattr(self, name, value)
         self.stage = self.stages[-1].name
+
+    @classmethod
+    def stage_names(cls) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+        return tuple(stage.name for stage in cls.stages)
 
     @classmethod
     def declared(cls, stage: str) -> Stage:
@@ -90,8 +97,7 @@ class Method(nn.Module):
         for declared in cls.stages:
             if declared.name == stage:
                 return declared
-        names = ", ".join(declared.name for declared in cls.stages)
-        raise ValueError(f"{cls.kind} has the stages {names}, got {stage!r}")
+        raise ValueError(f"{cls.kind} has the stages {', '.join(cls.stage_names())}, got {stage!r}")
 
     @property
     def samples(self) -> bool:

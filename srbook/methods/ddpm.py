@@ -53,8 +53,8 @@ class DDPM(Diffusion):
 
     def condition(self, lr: Tensor | None = None) -> Condition:
         """Mid-gray for the prior, without an image; with one, `denoise` keeps to it."""
-        weight = next(self.parameters()).detach()
-        return Condition(anchor=weight.new_tensor(0.5), context=lr)
+        like = next(self.parameters()).detach() if lr is None else lr
+        return Condition(anchor=like.new_tensor(0.5), context=lr)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise in z_t, from z_t and the zero-based step."""

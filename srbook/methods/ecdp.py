@@ -61,8 +61,8 @@ class ECDP(Diffusion):
             as errors of the score, see `srbook.objectives.score_weights`.
         encoder_learns: the later stages that go on training the encoder. In the program "diffusion" does; in
             "quality" its encoder is outside of the adjoint equation, and so gets no gradient.
-        quality_features: what "quality" compares: "vgg19" for `srbook.losses.vgg19_features`, "encoder" for the maps of the
-            own encoder, which must then be frozen. `set_feature_extractor` sets any other function.
+        quality_features: what "quality" compares: "vgg19" for `srbook.losses.vgg19_features`, "encoder" for the maps of
+            the own encoder, which must then be frozen. `set_feature_extractor` sets any other function.
         quality_weight: of the distance of features in "quality"; 0.5 or 1 in the program.
         matching_weight: of the loss of "diffusion" in "quality"; 0 in the program, while the paper adds them.
         gradients: how they pass the flow in "quality": "adjoint" or "backprop", see

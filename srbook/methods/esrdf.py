@@ -155,4 +155,4 @@ class _UnitStart(DiscreteVP):
     """A path whose sampling starts from noise of strength 1 instead of s_T, as the released program's does."""
 
     def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
-        return anchor + self.scale * noise
+        return anchor + self.sigma * noise

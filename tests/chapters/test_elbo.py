@@ -21,7 +21,7 @@ GRAY = torch.tensor(0.5, dtype=torch.float64)
 
 def ddpm(steps: int = 1000) -> DiscreteVP:
     """DDPM's chain in images from 0 to 1; fewer steps have larger betas, so that it still ends in noise."""
-    return DiscreteVP(linear_betas(steps, 0.1 / steps, min(0.9, 20 / steps)), scale=0.5)
+    return DiscreteVP(linear_betas(steps, 0.1 / steps, min(0.9, 20 / steps)), sigma=0.5)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -359,14 +359,14 @@ def test_elbo_terms_refuses_bad_input() -> None:
             elbo_terms(path, denoise, wrong, GRAY, times=[10, 0])
     with pytest.raises(ValueError, match="variance must be one of posterior, forward, got 'both'"):
         elbo_terms(path, denoise, x0, GRAY, times=[10, 0], variance="both")
-    with pytest.raises(ValueError, match="scale 0 has no noise"):
+    with pytest.raises(ValueError, match="sigma = 0 has no noise"):
         elbo_terms(ResidualShift(resshift_sqrt_etas(4), kappa=0), denoise, x0, GRAY, times=[4, 0])
 
 
 def test_noise_weight_and_kl_refuse_bad_input() -> None:
     with pytest.raises(ValueError, match="variance must be one of"):
         noise_weight(ddpm(10), 5, 4, "both")
-    with pytest.raises(ValueError, match="scale 0 has no noise"):
+    with pytest.raises(ValueError, match="sigma = 0 has no noise"):
         noise_weight(ResidualShift(resshift_sqrt_etas(4), kappa=0), 2, 1)
     with pytest.raises(ValueError, match="a step back goes from t to a smaller s"):
         noise_weight(ddpm(10), 4, 5)

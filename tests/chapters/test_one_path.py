@@ -92,7 +92,7 @@ def test_srdiff_row_makes_the_released_input(vectors: Path) -> None:
 
 
 def test_ecdp_row_has_the_released_velocity(vectors: Path) -> None:
-    """In pixels at scale 0.2, the flow is 0.2 times the released drift of 5 (x - anchor)."""
+    """In pixels at sigma = 0.2, the flow is 0.2 times the released drift of 5 (x - anchor)."""
     stored = load(vectors / "ecdp_pf_drift.npz")
     path, anchor = ContinuousVP(sigma=0.2), draw(*stored["z_t"].shape)
     x_t = anchor + 0.2 * stored["z_t"]

@@ -138,7 +138,7 @@ def test_a_change_of_the_weights_is_carried_to_the_end(field: nn.Module) -> None
 
 def gaussian_denoiser(mean: Tensor, spread: Tensor):
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (PATH.signal, PATH.noise))
+        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (PATH.signal, PATH.level))
         return mean + a * spread**2 / (a**2 * spread**2 + s**2) * (x - a * mean)
 
     return denoise

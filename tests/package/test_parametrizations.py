@@ -100,10 +100,10 @@ def test_resshift_noise_from_x0(vectors: Path) -> None:
 
 def test_refusals() -> None:
     x, still = draw(0), ResidualShift(resshift_sqrt_etas(4), kappa=0.0)
-    with pytest.raises(ValueError, match="kind must be one of eps, x0, v, score, residual, got 'flow'"):
+    with pytest.raises(ValueError, match="kind must be one of eps, x0, v, score, residual, hybrid, got 'flow'"):
         to_x0(PATHS[0], "flow", x, x, x, 1)
     for kind in ("eps", "v", "score"):
-        with pytest.raises(ValueError, match=f"scale 0 has no noise, so '{kind}' means nothing"):
+        with pytest.raises(ValueError, match=f"sigma = 0 has no noise, so '{kind}' means nothing"):
             target(still, kind, x, x, x, 1)
     with pytest.raises(ValueError, match="no noise to predict; read the prediction with to_x0"):
         to_noise(still, "x0", x, x, x, 1)

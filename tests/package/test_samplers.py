@@ -343,7 +343,7 @@ X = torch.zeros(1, 2)
         ),
         (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], variance="large"), "one of posterior, forward, got 'large'"),
         (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], eta=0.5, variance="forward"), "needs eta = 1, got eta = 0.5"),
-        (lambda p, d: reverse_sde(ResidualShift(torch.tensor([0.5]), 0.0), d, X, X, [1, 0]), "scale 0"),
+        (lambda p, d: reverse_sde(ResidualShift(torch.tensor([0.5]), 0.0), d, X, X, [1, 0]), "sigma = 0"),
     ],
 )
 def test_refusals(call, message: str) -> None:

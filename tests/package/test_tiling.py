@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from rounding import assert_repeats
 from torch import Tensor, nn
 
-from srbook.methods import Bicubic, Method, Regression
-from srbook.methods.base import Stage
+from srbook.methods import Bicubic, Method, Regression, Stage
 from srbook.registry import load
 from srbook.samplers import SampleResult
 from srbook.tiling import tile_starts, tile_windows, upscale_tiled
@@ -118,7 +117,7 @@ class Constant(Method):
     def __init__(self) -> None:
         super().__init__(scale=2)
 
-    def draw(self, lr: Tensor, *, steps=None, generator=None, progress=False) -> SampleResult:
+    def draw(self, lr: Tensor, *, steps: int | None, generator: torch.Generator | None, progress: bool) -> SampleResult:
         value = torch.rand((), generator=generator) * (steps or 1)
         return SampleResult(value.expand(*lr.shape[:2], 2 * lr.shape[2], 2 * lr.shape[3]).clone())
 
