@@ -65,7 +65,7 @@ class Validation:
         return {name: total * count / len(self.images) for name, total in totals.items()}
 
     def _upscale(self, method: Method, hr: Tensor, number: int) -> Tensor:
-        device = next(method.parameters()).device
+        device = next((weight.device for weight in method.parameters()), torch.device("cpu"))
         lr = self.degrade(hr, keyed(self.seed, number)).to(device)
         generator = torch.Generator(device).manual_seed(self.seed)
         return round_to_8bit(method.upscale(lr, generator=generator).image.cpu())
