@@ -43,7 +43,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     monkeypatch.setitem(METRICS, "fid", Metric("fid", "FID", 1, "lower", lambda sr, truth, **how: 0.0, per="set"))
     with pytest.raises(ValueError, match="fid needs a whole test set"):
         Validation(IMAGES, Bicubic(2), ["psnr", "fid"])
-    with pytest.raises(ValueError, match="metrics must be some of psnr.* got sharpness"):
+    with pytest.raises(ValueError, match=r"metrics must be some of psnr.* got sharpness"):
         Validation(IMAGES, Bicubic(2), ["sharpness"])
     with pytest.raises(ValueError, match="no images to validate on"):
         Validation({}, Bicubic(2))
