@@ -177,23 +177,7 @@ class Trainer:
                 validates = self.validation is not None and (last or step % config.validate_every == 0)
                 shown: dict[str, str] = {}
                 if last or interrupted or saves or validates or step % config.log_every == 0:
-                    record = self._record(step, window)
-                    shown = {name.replace("_", " "): f"{record[name]:.4g}" for name in self.turns.names("loss")}
-                    shown["images/s"] = f"{record['images_per_second']:.1f}"
-                    with together():  # save before anything that may fail
-                        log.add(record)
-                        if saves and self._is_first:
-                            self._save(step)
-                    if validates:
-                        figures = self._validate(step)
-                        named = {f"validation_{name}": figure for name, figure in figures.items()}
-                        with together():
-                            log.add({"step": step, **named})
-                        text = ", ".join(f"{name} {figure:.4g}" for name, figure in figures.items())
-                        bar.write(f"step {step}: validation {text}")
-                    with together():
-                        if self.on_log is not None and self._is_first:
-                            self.on_log(log.records)
+                    shown = self._report(step, window, log, bar, saves=saves, validates=validates)
                 bar.update(**shown)
                 if interrupted:
                     kept = "saved; run again to go on" if self.output else "no output folder, so nothing was saved"
@@ -239,6 +223,26 @@ class Trainer:
             worker_init_fn=ignore_interrupt,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
+
+    def _report(
+        self, step: int, window: Window, log: TrainingLog, bar: Progress, *, saves: bool, validates: bool
+    ) -> dict[str, str]:
+        """Log a step, and save and validate what it has come to; returns what the progress bar shows."""
+        record = self._record(step, window)
+        with together():  # save before anything that may fail
+            log.add(record)
+            if saves and self._is_first:
+                self._save(step)
+        if validates:
+            figures = self._validate(step)
+            with together():
+                log.add({"step": step, **{f"validation_{name}": figure for name, figure in figures.items()}})
+            bar.write(f"step {step}: validation " + ", ".join(f"{name} {figures[name]:.4g}" for name in figures))
+        with together():
+            if self.on_log is not None and self._is_first:
+                self.on_log(log.records)
+        shown = {name.replace("_", " "): f"{record[name]:.4g}" for name in self.turns.names("loss")}
+        return {**shown, "images/s": f"{record['images_per_second']:.1f}"}
 
     def _record(self, step: int, window: Window) -> Record:
         """Means over the steps of the window and over the processes, refused where they are not finite."""
