@@ -2,10 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from srbook.files import load_tensors
 
 
 class Frozen(nn.Module):
@@ -29,6 +32,27 @@ class Frozen(nn.Module):
                 delattr(part, name)
                 part.register_buffer(name, tensor.detach(), persistent=False)
         self.module = module.eval()
+        self.register_load_state_dict_post_hook(_forget_own_keys)
+
+    @classmethod
+    def read(cls, module: nn.Module, path: str | Path) -> "Frozen":
+        """A frozen part with the weights of a safetensors file. Where the file is absent, the weights are `missing`.
+
+        Raises:
+            ValueError: the file is damaged, or holds the weights of another module.
+        """
+        if not Path(path).is_file():
+            return cls(module.to("meta"))
+        try:
+            module.load_state_dict(load_tensors(path)[0], assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not hold the weights of {type(module).__name__} ({error})") from error
+        return cls(module)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it has no weights yet, which `load` can bring."""
+        return any(tensor.is_meta for tensor in self.weights().values())
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         return self.module(*args, **keywords)
@@ -56,11 +80,17 @@ class Frozen(nn.Module):
 
     @property
     def hash(self) -> str:
-        """Of names, types, and values: 16 digits that tell two frozen parts apart. Empty while values are missing."""
+        """Of names, types, and values: 16 digits that tell two frozen parts apart; empty while they are missing."""
+        if self.missing:
+            return ""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
-            if tensor.is_meta:
-                return ""
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _forget_own_keys(frozen: Frozen, found: Any) -> None:
+    """A batch normalization adds a key of its own to state dicts that lack it, and then finds it unexpected."""
+    own = tuple(f"module.{name}" for name in frozen.weights())
+    found.unexpected_keys[:] = [key for key in found.unexpected_keys if not key.endswith(own)]

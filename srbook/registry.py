@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from srbook.degradations import build_degradation
 from srbook.files import load_tensors
+from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
 from srbook.methods.base import FORMAT
 from srbook.methods.renamed import present_arguments
@@ -38,7 +39,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    summary: str
+    summary: str = ""
     source: str = ""
     extends: str | None = None
     method: str
@@ -61,20 +62,19 @@ def trained() -> list[str]:
 def read_preset(name: str) -> Preset:
     """The preset of that name, with all that it extends.
 
+    Args:
+        name: from `presets()`, or the path of a `.yaml` file of your own.
+
     Raises:
-        ValueError: there is none, and the message lists those that exist; or what it says does not fit together.
+        FileNotFoundError: no such file.
+        ValueError: no such preset, and the message lists those that exist; or what it says does not fit together.
     """
-    preset = Preset(name=name, **_contents(name))
+    preset = Preset(name=Path(name).stem, **_contents(name))
     try:
         _require_consistent(preset)
     except ValueError as error:
         raise ValueError(f"preset {name!r}: {error}") from error
     return preset
-
-
-def stage_names(method: type[Method]) -> tuple[str, ...]:
-    """Names of a method's stages, in order."""
-    return tuple(stage.name for stage in method.stages)
 
 
 def begin_from(method: Method, preset: Preset) -> None:
@@ -117,7 +117,7 @@ def build(preset: str, **overrides: Any) -> Method:
     """A method with fresh weights.
 
     Args:
-        preset: a name from `srbook.presets()`.
+        preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
         overrides: replace arguments of the method; dicts are merged, so
             `build("rrdb", scale=2, network={"blocks": 4})` keeps the other arguments of the network.
 
@@ -125,7 +125,11 @@ def build(preset: str, **overrides: Any) -> Method:
         ValueError: unknown preset or argument.
     """
     description = read_preset(preset)
-    return _construct(description.method, _merge(description.arguments, overrides))
+    method = _construct(description.method, _merge(description.arguments, overrides))
+    missing = [name for name, part in method.named_children() if isinstance(part, Frozen) and part.missing]
+    if missing:
+        raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
+    return method
 
 
 def load(checkpoint_or_name: str | Path) -> Method:
@@ -200,17 +204,30 @@ def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a preset's file says, on top of what it extends; `heirs` are the presets that led here."""
     if name in heirs:
         raise ValueError(f"presets extend each other in a circle: {' -> '.join((*heirs, name))}")
-    if name not in presets():
+    if Path(name).suffix in (".yaml", ".yml"):
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such preset file: {name}")
+    elif name in presets():
+        path = _PRESETS / f"{name}.yaml"
+    else:
         who = f"preset {heirs[-1]!r} extends the " if heirs else ""
-        raise ValueError(f"{who}unknown preset {name!r}; choose from {', '.join(presets())}")
-    own = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+        raise ValueError(f"{who}unknown preset {name!r}; choose from {', '.join(presets())}, or give a .yaml file")
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {error}") from error
+    if not isinstance(own, dict):
+        raise ValueError(
+            f"{name} is no preset: it must hold a mapping with the method, its arguments, and its training"
+        )
     base = own.get("extends")
     return own if base is None else _merge(_contents(base, (*heirs, name)), own)
 
 
 def _require_consistent(preset: Preset) -> None:
     _require_known(preset.method)
-    stages = stage_names(METHODS[preset.method])
+    stages = METHODS[preset.method].stage_names()
     named = list(preset.training)
     if named != [stage for stage in stages if stage in named]:
         raise ValueError(f"{preset.method} has the stages {', '.join(stages)}; training has {', '.join(named)}")

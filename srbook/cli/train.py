@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 def train(
     preset: Annotated[
-        str, typer.Option("--preset", "-p", help="What to train; srbook presets lists them.", show_default=False)
+        str,
+        typer.Option(
+            "--preset", "-p", help="What to train: a name from srbook presets, or a .yaml file.", show_default=False
+        ),
     ],
     data: Annotated[
         str,
@@ -66,7 +69,7 @@ def train(
     if not description.training:
         raise ValueError(f"{preset} has nothing to train")
     where = choose_device(device)
-    output = output or Path("runs") / preset
+    output = output or Path("runs") / description.name
     chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     changes = {name: value for name, value in chosen.items() if value is not None}
     configs = {stage: _with(config, changes) for stage, config in description.training.items()}

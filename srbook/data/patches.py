@@ -29,8 +29,8 @@ class PairedPatches:
     A deterministic degradation is applied once to each whole image, and patches are cut from the result. Degrading a
     cut-out instead would put the mirrored borders of resizing into every patch, which test images do not have. A random
     degradation is drawn anew for each patch, by a generator that seed, batch, and position in the batch fix. Degrading
-    whole images for it would cost hundreds of times as much, so it gets the patch with as much of the image around it
-    as its `reach`, which keeps the mirrored borders out as well.
+    the whole image for every patch would take far longer, so it gets the patch with as much of the image around it as
+    its `reach`, which keeps mirrored borders out as well.
 
     Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid
     are equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to

@@ -14,8 +14,7 @@ from srbook.degradations import Bicubic as BicubicDegradation
 from srbook.degradations import Noisy, bicubic_downsample, bicubic_upsample
 from srbook.evaluation import EvaluationTable, Row, evaluate, stores_gray
 from srbook.images import round_to_8bit
-from srbook.methods import Bicubic, Method
-from srbook.methods.base import Stage
+from srbook.methods import Bicubic, Method, Stage
 from srbook.metrics import (
     METRICS,
     PROTOCOL_A,
@@ -119,8 +118,8 @@ class Stepwise(Method):
     kind = "stepwise"
     stages = (Stage("main", trains=(), loss="nothing", upscale="count", samples=True),)
 
-    def __init__(self) -> None:
-        super().__init__(scale=4)
+    def __init__(self, *, scale: int = 4):
+        super().__init__(scale)
 
     def count(self, lr: Tensor, *, steps=None, generator=None, progress=False) -> SampleResult:
         return SampleResult(torch.full((1, 3, *(4 * side for side in lr.shape[2:])), (steps or 50) / 255))

@@ -8,7 +8,7 @@ from rounding import identical
 
 from srbook import registry
 from srbook.methods import METHODS
-from srbook.registry import begin_from, build, read_preset, stage_names
+from srbook.registry import begin_from, build, read_preset
 
 BASE = """
 summary: a method of two stages
@@ -34,7 +34,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_presets_that_ship_are_read(name: str):
     preset = read_preset(name)
     assert preset.degradation == "bicubic" and preset.starts_from is None
-    assert tuple(preset.training) in ((), stage_names(METHODS[preset.method]))
+    assert tuple(preset.training) in ((), METHODS[preset.method].stage_names())
 
 
 def test_a_preset_changes_the_one_that_it_extends(write):

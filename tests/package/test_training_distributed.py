@@ -17,16 +17,15 @@ from srbook.degradations import Bicubic
 from srbook.training import Validation
 from srbook.training.log import read_log
 
-ROOM = Path(__file__).parent
+SCRIPT = Path(__file__).parent / "two_processes.py"
 LIMIT = 120  # of all trainings in seconds; a process that waits for one that failed would wait for a day
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two-processes")
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", ROOM / "two_processes.py", folder]
-    paths = (ROOM, ROOM.parent, *filter(None, [os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT, folder]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     return folder
