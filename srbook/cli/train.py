@@ -48,7 +48,7 @@ def train(
     The run's folder gets weights.safetensors (for srbook upscale --model), checkpoints, and log.jsonl. Ctrl-C finishes
     the step and saves. The same command then goes on where it stopped, with the same result as if it had not. Methods
     of several stages (an encoder first, then the diffusion) run through all of them; --steps and the other settings
-    then hold for each stage.
+    then hold for each stage. While it trains, the process keeps freed memory for its next step.
 
     \b
     Examples:
@@ -70,6 +70,7 @@ def train(
 
     import torch
 
+    from srbook.accel import keep_freed_memory
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
     from srbook.training import Trainer
@@ -105,7 +106,8 @@ def train(
             typer.echo(f"Stage {method.stages.index(stage) + 1} of {len(method.stages)}: {stage}")
         if checkpoint is not None:
             typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
-        result = trainer.fit()
+        with keep_freed_memory():
+            result = trainer.fit()
         if result.interrupted:
             raise typer.Exit(130)
     typer.echo(f"Done after {result.step} step{'s' if result.step > 1 else ''}: {output / 'weights.safetensors'}")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from srbook.accel import accelerate
 from srbook.images import require_images
-from srbook.memory import keep_freed_memory
 from srbook.methods.base import Method
 from srbook.objectives import Distance, draw_steps, noise_loss
 from srbook.parametrizations import to_x0
@@ -146,9 +146,9 @@ class Diffusion(Method):
         height, width = (self.scale * side for side in lr.shape[-2:])
         padded = _extend(lr, self.multiple // math.gcd(self.multiple, self.scale))
         shape = (len(lr), 3, *(self.scale * side for side in padded.shape[-2:]))
-        with keep_freed_memory():  # every evaluation needs as much as the one before
-            anchor, denoise = self.denoiser(padded)
-            result = self.draw(anchor, denoise, shape, steps=steps, generator=generator, progress=progress)
+        accelerate(self, lr.device)
+        anchor, denoise = self.denoiser(padded)
+        result = self.draw(anchor, denoise, shape, steps=steps, generator=generator, progress=progress)
         return SampleResult(image=result.image[..., :height, :width], nfe=result.nfe)
 
     def draw(

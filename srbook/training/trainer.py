@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from srbook.accel import accelerate, choose_precision
 from srbook.data import write_image
 from srbook.degradations import bicubic_downsample
 from srbook.images import require_one_image
-from srbook.memory import keep_freed_memory
 from srbook.methods import Method
 from srbook.metrics import psnr
 from srbook.parts import require
@@ -33,7 +33,6 @@ from srbook.training.checkpoint import (
 from srbook.training.config import TrainingConfig
 from srbook.training.log import Record, TrainingLog
 from srbook.training.loop import Indices, Window, delayed_interrupt, ignore_interrupt
-from srbook.training.precision import choose_precision
 from srbook.training.schedule import EMA, learning_rate_factor, parameter_groups
 
 
@@ -119,6 +118,7 @@ class Trainer:
             raise ValueError(f"device {device!r} was asked for, but this process computes on {self.device.type!r}")
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.method = method.to(self.device, memory_format=layout)
+        accelerate(self.method, self.device)
         self.batches, self.config = batches, config
         self.output = None if output is None else Path(output)
         self.validation = validation or {}
@@ -165,7 +165,6 @@ class Trainer:
         step, interrupted = self.start, False
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),  # each step seeds it
-            keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             delayed_interrupt() as interrupt,
             Progress(
                 config.steps,
