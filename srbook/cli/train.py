@@ -54,7 +54,7 @@ def train(
     The run's folder gets weights.safetensors (for srbook upscale --model), checkpoints, and log.jsonl. Ctrl-C finishes
     the step and saves. The same command then goes on where it stopped, with the same result as if it had not. Methods
     of several stages (an encoder first, then the diffusion) run through all of them; --steps and the other settings
-    then hold for each stage.
+    then hold for each stage. While it trains, the process keeps freed memory for its next step.
 
     \b
     Examples:
@@ -76,10 +76,10 @@ def train(
 
     import torch
 
+    from srbook.accel import keep_freed_memory
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
     from srbook.degradations import build_degradation
-    from srbook.memory import keep_freed_memory
     from srbook.training import Trainer, Validation
     from srbook.training.checkpoint import latest_checkpoint
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from srbook.accel import accelerate
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
 from srbook.images import clip, require_images
@@ -145,6 +146,7 @@ class Method(nn.Module):
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
         require_images(lr, "lr")
+        accelerate(self, lr.device)
         stage = self.declared(self.stage)
         upscale = getattr(self, stage.upscale)
         if stage.samples:

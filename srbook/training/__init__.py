@@ -3,10 +3,10 @@
 Import `Trainer` from here; it needs Accelerate (`pip install "srbook[train]"`).
 """
 
+from srbook.accel import bf16_units, choose_precision, has_fast_bf16
 from srbook.settings import TrainingConfig
 from srbook.training.distributed import ProcessFailed
 from srbook.training.optim import EMA, ema_decay_at
-from srbook.training.precision import bf16_units, choose_precision, has_fast_bf16
 from srbook.training.schedule import learning_rate_factor
 from srbook.training.trainer import Trainer, TrainingDiverged, TrainingResult
 from srbook.training.validation import Validation

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from srbook.accel import accelerate, choose_precision
 from srbook.degradations import Bicubic
 from srbook.methods.renamed import present_arguments
 from srbook.parts import require
@@ -28,7 +29,6 @@ from srbook.training.distributed import any_process, copy_from_first, gather, pr
 from srbook.training.log import Record, TrainingLog
 from srbook.training.loop import Indices, Window, delayed_interrupt, ignore_interrupt
 from srbook.training.optim import EMA
-from srbook.training.precision import choose_precision
 from srbook.training.schedule import learning_rate_factor
 from srbook.training.step import Turns
 from srbook.training.validation import Validation
@@ -118,6 +118,7 @@ class Trainer:
             raise ValueError(f"device {device!r} was asked for, but this process computes on {self.device.type!r}")
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.method = method.to(self.device, memory_format=self._layout)
+        accelerate(self.method, self.device)
         self.batches, self.config = batches, config
         self.workers = (4 if self.device.type == "cuda" else 0) if workers is None else workers
         self._is_first = self.accelerator.is_main_process
