@@ -7,7 +7,7 @@
 A seed k adds 1000 k to every seed of a chapter (`manual_seed`, the trainer's, the patches'). A line with the comment
 `# a fixed seed: WHY` keeps its own. Values are recorded, not judged, so that one failure hides no other.
 
-After a chapter's code was rewritten and computes what it did, `--rewritten` runs its first seed alone, and if every value
+After a chapter's code was rewritten and computes what it did, `--rewritten` runs its first seed alone. If every value
 stays within a tenth of its deviation over the seeds, the other runs are kept, with a note of it.
 
 Runs are kept in srbook/results/margins.json with their machine, and the book shows them beside the claims. A run that
