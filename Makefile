@@ -44,7 +44,7 @@ help: ## List the targets
 	  "PROCESSOR=name" "make test under that processor, emulated by qemu: $(PROCESSORS)"
 
 book: $(VENV)/.book ## Install what is needed, run changed chapters, build the pages into _build/html
-	@echo "Building the book, budget $(SRBOOK_BUDGET). Chapters run when they, the package, or the pins changed."
+	@echo "Building the book, budget $(SRBOOK_BUDGET). Chapters run when they, what they use of srbook, or the pins changed."
 	@$(SETTINGS) $(BIN)/python book/execute_chapters.py --jobs $(JOBS)
 	@$(SETTINGS) $(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is in _build/html/index.html; make serve shows it."

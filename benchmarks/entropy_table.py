@@ -1,8 +1,8 @@
-"""Entropy of the images of Set5 and Set14 and of their x4 residuals, by several ways of counting (chapter 10).
+"""Entropy of the images of Set5 and Set14 and of their x4 residuals, by several ways of counting.
 
 Writes srbook/results/entropy.json, which the chapter reads. Needs the folder of Set5 and Set14:
 
-    python benchmarks/entropy_table.py --data FOLDER
+    python -m benchmarks.entropy_table --data FOLDER
 
 LR and upscaled images are rounded to 8 bits, as protocol A says, and whole levels are counted.
 """
@@ -78,7 +78,7 @@ def main() -> None:
                 upscaled = {key: method.upscale(lr).image.clamp(0, 1) for key, method in upscalers.items()}
                 sets.setdefault(name, {}).setdefault(kind, {})[path.stem] = measure(hr, upscaled)
     result = {
-        "command": "python benchmarks/entropy_table.py --data FOLDER",
+        "command": "python -m benchmarks.entropy_table --data FOLDER",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, CPU",

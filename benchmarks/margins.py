@@ -1,8 +1,8 @@
 """Run the chapters over seeds and arithmetics, and record how far each claimed outcome stays from its bound.
 
-    python benchmarks/margins.py                            every chapter: three seeds, two arithmetics
-    python benchmarks/margins.py 05 11 --seeds 0 1 2 3 4     two chapters, five seeds
-    python benchmarks/margins.py --budget full --seeds 0 --arithmetics own
+    python -m benchmarks.margins                            every chapter: three seeds, two arithmetics
+    python -m benchmarks.margins 05 11 --seeds 0 1 2 3 4     two chapters, five seeds
+    python -m benchmarks.margins --budget full --seeds 0 --arithmetics own
 
 A seed k adds 1000 k to every seed of a chapter (`manual_seed`, the trainer's, the patches'). A line with the comment
 `# a fixed seed: WHY` keeps its own. Values are recorded, not judged, so that one failure hides no other.
@@ -34,8 +34,8 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from provenance import commit, cpu_model
 
+from benchmarks.provenance import commit, cpu_model
 from srbook.budget import BUDGETS
 from srbook.files import atomic_path
 from srbook.study.margins import WANTED, margins
@@ -232,13 +232,15 @@ def place(run: dict[str, Any]) -> tuple[Any, ...]:
 def store(runs: list[dict[str, Any]]) -> None:
     """Write the result file: one line a run, so that changes can be read."""
     lines = ",\n".join(json.dumps(run) for run in sorted(runs, key=place))
-    command = "python benchmarks/margins.py"
+    command = "python -m benchmarks.margins"
     with atomic_path(RESULT) as temporary:
         temporary.write_text(f'{{"command": {json.dumps(command)}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.margins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("chapters", nargs="*", help="beginnings of the chapters' file names (default all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--arithmetics", nargs="+", choices=ARITHMETICS, default=["own", "avx2"], help="(default both)")

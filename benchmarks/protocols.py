@@ -1,9 +1,9 @@
-"""Bicubic x4 under the protocols of chapter 1, and LPIPS of its five equally wrong pictures.
+"""Bicubic x4 under the protocols of the book, and LPIPS of five equally wrong pictures.
 
 Writes srbook/results/protocols.json, which the chapter reads. Needs the folder of Set5 and Set14, and AlexNet's
 weights for LPIPS (see `srbook doctor`):
 
-    SRBOOK_WEIGHTS=WEIGHTS python benchmarks/protocols.py --data FOLDER
+    SRBOOK_WEIGHTS=WEIGHTS python -m benchmarks.protocols --data FOLDER
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
         "B, bridge as RGB": (PROTOCOL_B, False),
     }
     result = {
-        "command": "python benchmarks/protocols.py --data FOLDER",
+        "command": "python -m benchmarks.protocols --data FOLDER",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, CPU",

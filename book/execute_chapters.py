@@ -14,11 +14,11 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
-from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
+from jupyter_cache.base import JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -26,15 +26,13 @@ from nbformat import NotebookNode
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from book_execution import cache_folder, last_seconds, longest_first, prepare_kernels, remove_outdated  # noqa: E402
+from book_execution import keep, longest_first, open_cache, prepare_kernels, snapshot, uses  # noqa: E402
+from kernel_uses import USED, WATCH  # noqa: E402
 
 
 def main(jobs: int) -> int:
     """Execute what changed, `jobs` chapters at once; returns the exit status."""
-    folder = cache_folder(ROOT)
-    seconds = last_seconds(folder)
-    remove_outdated(folder)
-    cache = get_cache(folder)
+    cache, seconds = open_cache(ROOT)
     chapters = {path.stem: path for path in (ROOT / "notebooks").glob("*.ipynb")}
     changed = longest_first((name for name, path in chapters.items() if not is_cached(cache, path)), seconds)
     if not changed:
@@ -52,13 +50,12 @@ def main(jobs: int) -> int:
         try:
             for future in as_completed(running):
                 name = running[future]
-                notebook, took, problem = future.result()
+                notebook, took, used, problem = future.result()
                 if problem:
                     failed.append(name)
                     print(f"{name}: failed after {took:.0f} s {problem}", flush=True)
                 else:
-                    bundle = CacheBundleIn(notebook, str(chapters[name]), data={"execution_seconds": took})
-                    cache.cache_notebook_bundle(bundle, overwrite=True)
+                    keep(cache, chapters[name], notebook, took, used)
                     print(f"{name}: done in {took:.0f} s", flush=True)
         except BaseException as stop:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -82,22 +79,33 @@ def is_cached(cache: JupyterCacheAbstract, path: Path) -> bool:
     return True
 
 
-def execute(path: Path, timeout: int) -> tuple[NotebookNode, float, str]:
+def execute(path: Path, timeout: int) -> tuple[NotebookNode, float, dict[str, str], str]:
     """Run a notebook in a kernel of its own.
 
     Returns:
-        The notebook with its outputs, the seconds that it took, and what went wrong in which cell, or "".
+        The notebook with its outputs, the seconds that it took, what it used, and what went wrong in which cell, or "".
     """
     print(f"{path.stem}: started", flush=True)
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     begun: list[int] = []
+    before, used = snapshot(ROOT), {}
+
+    async def watch(notebook: NotebookNode) -> None:
+        await client.kc.execute(WATCH, silent=True, reply=True)
+
+    async def ask(**_: Any) -> None:
+        reply = await client.kc.execute("", silent=True, user_expressions={"uses": USED}, reply=True)
+        used.update(uses(reply, ROOT, before))
+
     client = NotebookClient(
         notebook,
         timeout=timeout,
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],  # no word about TCP on one machine
         resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=watch,
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
+        on_cell_executed=ask,
     )
     start, problem = time.perf_counter(), ""
     try:
@@ -105,7 +113,7 @@ def execute(path: Path, timeout: int) -> tuple[NotebookNode, float, str]:
     except Exception as error:  # whatever it is, it belongs to this chapter
         text = str(error) if isinstance(error, CellExecutionError) else f"{type(error).__name__}: {error}"
         problem = f"in code cell {len(begun)}\n{COLORS.sub('', text).rstrip()}"
-    return notebook, time.perf_counter() - start, problem
+    return notebook, time.perf_counter() - start, used, problem
 
 
 if __name__ == "__main__":

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from book_execution import cache_folder, last_seconds, longest_first, prepare_kernels, remove_outdated  # noqa: E402
+from book_execution import cache_folder, keep, longest_first, open_cache, prepare_kernels, snapshot, uses  # noqa: E402
+from kernel_uses import USED, WATCH  # noqa: E402
 
 SECONDS = pytest.StashKey[dict[str, float]]()
 STARTED = pytest.StashKey[float]()
+BEFORE = pytest.StashKey[dict[str, str]]()
 PASSED = pytest.StashKey[int]()
 
 
@@ -31,10 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker:
         config.stash[SECONDS] = worker["seconds"]
         return
-    folder = cache_folder(ROOT)
-    config.stash[SECONDS] = last_seconds(folder)
-    remove_outdated(folder)
-    get_cache(folder).list_cache_records()  # makes the database, which two workers could not do at once
+    # This makes the database, which two workers could not do at once.
+    _, config.stash[SECONDS] = open_cache(ROOT)
 
 
 @pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
@@ -88,14 +87,20 @@ def chapter(nodeid: str) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     notebook = item.parent
-    notebook.stash.setdefault(STARTED, time.perf_counter())
+    if STARTED not in notebook.stash:
+        notebook.stash[STARTED], notebook.stash[BEFORE] = time.perf_counter(), snapshot(ROOT)
+        notebook.kernel.kc.execute(WATCH, silent=True, reply=True)
     yield  # raises when the cell fails; then the count below never becomes complete
     item.cell.outputs = [as_stored(output) for output in item.test_outputs]
     item.cell.execution_count = notebook.stash[PASSED] = notebook.stash.get(PASSED, 0) + 1
     cells = [cell for cell in notebook.nb.cells if cell.cell_type == "code"]
     if notebook.stash[PASSED] == len(cells):
         seconds = time.perf_counter() - notebook.stash[STARTED]
-        keep(notebook.path, notebook.nb, seconds)
+        reply = notebook.kernel.kc.execute("", silent=True, user_expressions={"uses": USED}, reply=True)
+        # A note on the language that execution leaves and nbval does not.
+        notebook.nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+        used = uses(reply, ROOT, notebook.stash[BEFORE])
+        keep(get_cache(cache_folder(ROOT)), notebook.path, notebook.nb, seconds, used)
         item.user_properties.append(("seconds", seconds))
 
 
@@ -104,10 +109,3 @@ def as_stored(output: NotebookNode) -> NotebookNode:
     if output.output_type in ("display_data", "execute_result"):
         output.setdefault("metadata", NotebookNode())
     return output
-
-
-def keep(path: Path, notebook: NotebookNode, seconds: float) -> None:
-    """Put an executed notebook into the book's cache, with the note on its language that execution leaves."""
-    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-    get_cache(cache_folder(ROOT)).cache_notebook_bundle(bundle, overwrite=True)

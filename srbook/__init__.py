@@ -9,25 +9,15 @@ Images are float32 RGB tensors of shape (N, 3, H, W) with values in [0, 1].
 Start with `srbook.presets()`, `srbook.build(preset)` and `srbook.load(name_or_checkpoint)`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from srbook.lazy import lazily
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from srbook.registry import build, load, presets
 
-_HOME = {"build": "srbook.registry", "load": "srbook.registry", "presets": "srbook.registry"}
+__getattr__, __dir__ = lazily(__name__, {"registry": ["build", "load", "presets"]})
 
 __all__ = ["__version__", "build", "load", "presets"]
-
-
-def __getattr__(name: str):
-    # Deferred: `import srbook` stays light.
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'srbook' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

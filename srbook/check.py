@@ -1,7 +1,7 @@
 """Chapter outcomes: the numbers that a chapter claims, asserted where it computes them.
 
-`outcomes.yml`, beside this file, lists every outcome with its claim, chapter, and bounds. A chapter repeats the
-bounds in its cell, so that the reader sees them; the two must agree.
+The folder `outcomes`, beside this file, lists every outcome with its claim, chapter, and bounds, a file for each topic.
+A chapter repeats the bounds in its cell, so that the reader sees them; the two must agree.
 """
 
 import math
@@ -9,30 +9,30 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-OUTCOMES = Path(__file__).with_name("outcomes.yml")
+OUTCOMES = Path(__file__).with_name("outcomes")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of `outcomes.yml`.
+    """One entry of a list.
 
     Attributes:
-        name: "topic.finding", unique in the book.
-        chapter: number of the chapter that checks it.
+        name: "topic.finding", unique in the book; in the file of its topic.
+        chapter: that checks it: its file's name without number and ending.
         claim: what the bounds say, in words.
         low: smallest value that supports the claim; -inf for none.
         high: largest value that supports the claim; inf for none.
     """
 
     name: str
-    chapter: int
+    chapter: str
     claim: str
     low: float
     high: float
 
 
 def check(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
-    """Fail the cell unless `value` supports the claim `name` of `outcomes.yml`; otherwise print one line.
+    """Fail the cell unless `value` supports the claim `name`; otherwise print one line.
 
     Args:
         name: an outcome's name.
@@ -44,13 +44,14 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
         ValueError: the name is not listed, or the bounds differ from the list.
         AssertionError: the value is outside the bounds, or nan.
     """
-    outcome = outcomes().get(name)
+    path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # and no other: a chapter depends on its own claims
+    outcome = read_outcomes(path).get(name) if path.is_file() else None
     if outcome is None:
-        raise ValueError(f"no outcome named {name!r} in {OUTCOMES.name}; add it there, with its claim and bounds")
+        raise ValueError(f"no outcome named {name!r} in outcomes/{path.name}; add it there, with its claim and bounds")
     bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
     if bounds != (outcome.low, outcome.high):
         raise ValueError(
-            f"{name}: the cell says {_interval(*bounds)}, {OUTCOMES.name} says "
+            f"{name}: the cell says {_interval(*bounds)}, outcomes/{path.name} says "
             f"{_interval(outcome.low, outcome.high)}; make them equal"
         )
     number = float(value)
@@ -64,9 +65,9 @@ def outcomes() -> dict[str, Outcome]:
     """All outcomes of the book by name.
 
     Raises:
-        ValueError: the file is not as it should be; says which entry and how.
+        ValueError: a file is not as it should be; says which entry and how.
     """
-    return read_outcomes(OUTCOMES)
+    return {name: outcome for path in sorted(OUTCOMES.glob("*.yml")) for name, outcome in read_outcomes(path).items()}
 
 
 @cache
@@ -84,14 +85,16 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
 
 def _read(name: str, entry: object, file: str) -> Outcome:
     where = f"{file}, entry {name!r}"
+    if name.partition(".")[0] != Path(file).stem:
+        raise ValueError(f"{where}: the file {file} is for names that begin with {Path(file).stem}.")
     allowed = {"chapter", "claim", "low", "high"}
     if not isinstance(entry, dict) or not {"chapter", "claim"} <= set(entry) <= allowed:
         raise ValueError(f"{where}: needs chapter and claim, and low or high or both; got {entry!r}")
     low, high = float(entry.get("low", -math.inf)), float(entry.get("high", math.inf))
     if not low <= high or (low, high) == (-math.inf, math.inf):
         raise ValueError(f"{where}: {_interval(low, high)} excludes nothing or everything")
-    if not isinstance(entry["chapter"], int) or not str(entry["claim"]).strip():
-        raise ValueError(f"{where}: chapter must be a number and claim a sentence")
+    if not isinstance(entry["chapter"], str) or not str(entry["claim"]).strip():
+        raise ValueError(f"{where}: chapter must be a name and claim a sentence")
     return Outcome(name, entry["chapter"], str(entry["claim"]).strip(), low, high)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
-            refused = re.search(r"\(os error (\d+)\)", str(error))  # safetensors tells of a full disk in words only
+            refused = re.search(r"\(os error (\d+)\)", str(error))  # safetensors reports a full disk as text
             if refused is None:
                 raise
             raise OSError(int(refused[1]), os.strerror(int(refused[1])), str(path)) from error
@@ -66,6 +67,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
+        sys.audit("open", str(path), "rb", 0)  # safetensors opens it without telling Python
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}

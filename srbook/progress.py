@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 def is_static() -> bool:
-    """Whether output must live without a kernel and without a terminal (`SRBOOK_STATIC=1`).
+    """Whether output goes into a page, without a kernel or a terminal (`SRBOOK_STATIC=1`).
 
     The build of the book and nbval set it for the kernels they start.
     """

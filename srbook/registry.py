@@ -146,8 +146,8 @@ def load(checkpoint_or_name: str | Path) -> Method:
     name = str(checkpoint_or_name)
     if name == "bicubic":
         return build(name).eval()
-    if name in trained():
-        return _read(_WEIGHTS / f"{name}.safetensors")
+    if (shipped := _WEIGHTS / f"{name}.safetensors").is_file():
+        return _read(shipped)
     if Path(checkpoint_or_name).is_file():
         return _read(Path(checkpoint_or_name))
     if Path(checkpoint_or_name).is_dir():
@@ -208,9 +208,7 @@ def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise FileNotFoundError(f"no such preset file: {name}")
-    elif name in presets():
-        path = _PRESETS / f"{name}.yaml"
-    else:
+    elif not (path := _PRESETS / f"{name}.yaml").is_file():
         who = f"preset {heirs[-1]!r} extends the " if heirs else ""
         raise ValueError(f"{who}unknown preset {name!r}; choose from {', '.join(presets())}, or give a .yaml file")
     try:
@@ -236,7 +234,9 @@ def _require_consistent(preset: Preset) -> None:
         raise ValueError(f"training leaves out the stage {absent}, and no starts_from says whose weights bring it")
     build_degradation(preset.degradation, preset.arguments.get("scale", 4))
     origin = preset.starts_from
-    if origin is not None and (origin == preset.name or not (origin in presets() or origin.endswith(".safetensors"))):
+    if origin is not None and (
+        origin == preset.name or not ((_PRESETS / f"{origin}.yaml").is_file() or origin.endswith(".safetensors"))
+    ):
         raise ValueError(f"starts_from must be another preset or a .safetensors file, got {origin!r}")
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import srbook
+from benchmarks.studies.lab import Figures, Lab, quality
 from srbook.backbones import backbone_weights
 from srbook.losses.features import IMAGENET_MEAN, IMAGENET_STD
 from srbook.methods import ECDP
 from srbook.registry import read_preset
 from srbook.torchvision_compat import import_torchvision
-from studies.lab import Figures, Lab, quality
 
 PRESET = "ecdp-small"
 BLENDS = ("eps", "x0", "hybrid")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import srbook
+from benchmarks.studies.lab import Figures, Lab, quality
 from srbook.losses import entropy_matching_loss
 from srbook.methods import SR3, Diffusion, Method
 from srbook.metrics import residual_entropy
 from srbook.registry import read_preset
-from studies.lab import Figures, Lab, quality
 
 PRESET = "esrdf-small"
 STEPS = 20

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import commit, cpu_model
-from ship import training_hours
 from torch import Tensor
 
 import srbook
+from benchmarks.provenance import commit, cpu_model, training_hours
 from srbook.data import ImageFolder, PairedPatches, image_files
 from srbook.files import atomic_path
 from srbook.images import round_to_8bit
@@ -98,7 +97,7 @@ class Lab:
     def store(self, table: dict[str, Any], output: Path | None = None) -> Path:
         """Write the table with what it needs to be understood and made again."""
         record = {
-            "command": " ".join(["python", "benchmarks/ablate.py", *_placeholders(sys.argv[1:])]),
+            "command": " ".join(["python", "-m", "benchmarks.studies", *_placeholders(sys.argv[1:])]),
             "date": datetime.now(timezone.utc).date().isoformat(),
             "commit": commit(),
             "machine": f"one core of {cpu_model()}",

@@ -1,17 +1,24 @@
-"""Executed chapters are cached by what they depend on: the notebook, the package, the pins, budget and arithmetic.
+"""Executed chapters are cached by what they depend on: the notebook, the pins, budget, arithmetic, and what it uses.
 
-jupyter-cache knows the notebook only. Here the rest becomes part of its folder's name, so that a changed
-package finds an empty cache. Three programs fill the same folder: `book/execute_chapters.py`, which runs chapters
-side by side, `notebooks/conftest.py` from a passing test run, and else the book's own build.
+jupyter-cache knows the notebook only. Pins, budget, and arithmetic are part of its folder's name. Each record holds the
+files of srbook that the notebook used (kernel_uses.py asks the kernel) as they were before it ran; where one has
+changed, the record goes. Three programs fill the same folder: `book/execute_chapters.py`, which runs chapters side by
+side, `notebooks/conftest.py` from a passing test run, and else the book's own build.
 """
 
+import ast
+import contextlib
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -35,13 +42,41 @@ USUAL_SECONDS = {
 
 
 def execution_key(root: Path, budget: str) -> str:
-    """Name of the cache folder: budget, arithmetic, and a hash of the package's files and the pins below `root`."""
-    digest = hashlib.sha256()
-    package = sorted(path for path in (root / "srbook").rglob("*") if path.is_file())
-    for path in [root / "constraints.txt", *(path for path in package if path.suffix != ".pyc")]:
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{budget}{_arithmetic()}-{digest.hexdigest()[:16]}"
+    """Name of the cache folder: budget, arithmetic, and a hash of the pins of the checkout `root`."""
+    return f"{budget}{_arithmetic()}-{_hash((root / 'constraints.txt').read_bytes())}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def snapshot(root: Path) -> dict[str, str]:
+    """A hash of every file of srbook by its path below `root`, and of every folder.
+
+    A folder's is that of its files' names without Python's: to import a module is to list folders, and a new module
+    changes nothing for those who do not use it.
+    """
+    paths = [root / "srbook", *(root / "srbook").rglob("*")]
+    return {p.relative_to(root).as_posix(): _state(p) for p in paths if "__pycache__" not in p.parts}
+
+
+def _state(path: Path) -> str:
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if file.is_file() and file.suffix != ".py")
+        return _hash("\n".join(names).encode())
+    return _hash(path.read_bytes())
+
+
+def uses(reply: Mapping[str, Any], root: Path, before: Mapping[str, str]) -> dict[str, str]:
+    """What a notebook used, from the kernel's answer to `kernel_uses.USED`, as it was in the snapshot `before`.
+
+    Raises:
+        RuntimeError: the kernel has not the package of the checkout `root`.
+    """
+    found = json.loads(ast.literal_eval(reply["content"]["user_expressions"]["uses"]["data"]["text/plain"]))
+    if found["root"] and Path(found["root"]) != root.resolve():
+        raise RuntimeError(f"the kernel imports srbook from {found['root']}, not from {root}")
+    return {path: before.get(path, "absent") for path in found["paths"]}
 
 
 def _arithmetic() -> str:
@@ -62,12 +97,26 @@ def _siblings(folder: Path) -> list[Path]:
     return sorted(folder.parent.glob(f"{folder.name.split('-')[0]}-*"))
 
 
-def remove_outdated(folder: Path) -> list[Path]:
-    """Delete the caches beside `folder` that have its budget and arithmetic and another hash; returns them."""
-    outdated = [path for path in _siblings(folder) if path != folder]
-    for path in outdated:
-        shutil.rmtree(path)
-    return outdated
+def open_cache(root: Path) -> tuple[JupyterCacheAbstract, dict[str, float]]:
+    """The executed notebooks that still hold, without all others, and what each chapter took when it last ran."""
+    folder = cache_folder(root)
+    seconds = last_seconds(folder)
+    for path in _siblings(folder):
+        if path != folder:
+            shutil.rmtree(path)
+    cache, now = get_cache(folder), snapshot(root)
+    for record in cache.list_cache_records():
+        used = record.data.get("uses", {"": "unknown"})
+        if any(now.get(path, "absent") != state for path, state in used.items()):
+            with contextlib.suppress(KeyError):  # another program was faster
+                cache.remove_cache(record.pk)
+    return cache, seconds
+
+
+def keep(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, seconds: float, used: dict[str, str]) -> None:
+    """Store an executed notebook: where it lies, what it took, and what it used (see `uses`)."""
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds, "uses": used})
+    cache.cache_notebook_bundle(bundle, overwrite=True)
 
 
 def last_seconds(folder: Path) -> dict[str, float]:
@@ -97,13 +146,26 @@ def prepare_kernels(side_by_side: int = 1) -> None:
 
 
 def _use_cache(app: Sphinx, config: Config) -> None:
-    # Before myst-nb reads it. Its rebuild level is "env": a new path makes Sphinx read every page again.
-    folder = cache_folder(Path(app.confdir))
-    remove_outdated(folder)
-    config["nb_execution_cache_path"] = str(folder)
+    # Before myst-nb reads it. Either value, when it changes, makes Sphinx read every page again.
+    root = Path(app.confdir)
+    open_cache(root)
+    config["nb_execution_cache_path"] = str(cache_folder(root))
+    config["book_snapshot"] = snapshot(root)
+
+
+def _complete(app: Sphinx, exception: Exception | None) -> None:
+    """Of a notebook that myst-nb ran we know only that it may use the whole package."""
+    cache = get_cache(app.config["nb_execution_cache_path"])
+    for record in cache.list_cache_records():
+        if "uses" not in record.data:
+            notebook = cache.get_cache_bundle(record.pk).nb
+            seconds = record.data["execution_seconds"]
+            keep(cache, Path(record.uri), notebook, seconds, app.config["book_snapshot"])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     prepare_kernels()
+    app.add_config_value("book_snapshot", {}, "env", dict)
     app.connect("config-inited", _use_cache)
+    app.connect("build-finished", _complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

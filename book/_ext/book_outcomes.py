@@ -64,7 +64,8 @@ class OutcomesDirective(SphinxDirective):
     """All chapters' tables."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(str(OUTCOMES))
+        for path in OUTCOMES.glob("*.yml"):
+            self.env.note_dependency(str(path))
         self.env.note_dependency(str(OUTCOMES.parent / "results" / "margins.json"))
         parent, runs = nodes.section(), stored_result("margins")["runs"]
         titles = {run["chapter"]: self._title(run["chapter"]) for run in runs}

@@ -48,7 +48,7 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether an error tells of bad input or of the machine, not of a bug of ours."""
+    """Whether an error comes from the input or the machine, and not from a bug."""
     if isinstance(error, EXPECTED):
         return True
     return isinstance(error, RuntimeError) and _out_of_memory(error)

@@ -133,7 +133,7 @@ def _description(text: str) -> str | dict[str, Any]:
 
 
 def _label(model: str) -> str:
-    """A model's name in the table: a run's folder says more than `weights`."""
+    """A model's name in the table: of a run's weights, the name of its folder."""
     path = Path(model)
     if path.suffix != ".safetensors":
         return model

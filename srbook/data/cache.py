@@ -1,4 +1,4 @@
-"""A memory of what was decoded, bounded in bytes."""
+"""Decoded images that are kept, up to a number of bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable

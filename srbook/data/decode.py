@@ -1,4 +1,4 @@
-"""From a file to upright pixels of 8 or 16 bits. Pillow does the work; this module knows what it would lose."""
+"""From a file to upright pixels of 8 or 16 bits. Pillow reads; what it would lose is read here or refused."""
 
 import struct
 import zlib
@@ -12,8 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
 
-# In a TIFF file the tags that say where the pixels are stand beside those worth keeping: description, maker, model,
-# resolution, software, date, artist, host, copyright, and the EXIF and GPS blocks.
+# Tags of a TIFF file that are kept: description, maker, model, resolution, software, date, artist, host, copyright, and
+# the EXIF and GPS blocks. Others say where the pixels of the old file were.
 _TIFF_KEPT = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853)
 _ORIENTATION = 0x0112
 
@@ -63,7 +63,7 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 
 class _Refused(ValueError):
-    """A picture that is intact and still not for us."""
+    """A picture that is not damaged, but of a form that is not read."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             what = "is not a picture that Pillow can read" if path.stat().st_size else "is empty"
             raise ValueError(f"{path} {what}; remove or replace it") from None
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{path} is too large to be trusted: {error}") from None
+            raise ValueError(f"{path} is larger than Pillow reads safely: {error}") from None
         except _DAMAGE as error:
             raise ValueError(f"{path} is damaged ({error}); remove or replace it") from error
 
@@ -124,7 +124,7 @@ def _exif(image: Image.Image) -> bytes | None:
 
 
 def _low_bytes(path: Path, coding: str) -> np.ndarray:
-    """The half of a 16-bit color PNG that Pillow drops: read again as if the low byte came last."""
+    """The low bytes of a 16-bit color PNG, which Pillow drops: the file is read again with the two bytes swapped."""
     with _opened(path) as image:
         if image.format != "PNG" or coding not in ("RGB;16B", "RGBA;16B") or "transparency" in image.info:
             raise _Refused(f"has 16 bits per channel in a form that is not supported ({coding}); convert it to 8 bits")

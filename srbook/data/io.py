@@ -1,6 +1,6 @@
-"""Reading and writing pictures so that nothing is lost without a word.
+"""Reading and writing pictures.
 
-Pixels come out upright, RGB, in [0, 1]. Whatever cannot be read faithfully is refused with the file's name.
+Pixels come out upright, RGB, in [0, 1]. What cannot be read without loss is refused, with the file's name.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def read_picture(path: str | Path) -> Picture:
     dropped.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_image`, except that transparency is welcome.
+        FileNotFoundError, ValueError: as `read_image`, but transparent pixels are read.
     """
     pixels, alpha, exif, icc = decode(Path(path), keep_exif=True)
     return Picture(

@@ -1,19 +1,48 @@
-"""The methods, one file per paper."""
+"""The methods, one file per paper. A file is imported when something in it is asked for."""
 
-from srbook.methods.base import Method, Stage
-from srbook.methods.bicubic import Bicubic
-from srbook.methods.ddpm import DDPM
-from srbook.methods.diffusion import Condition, Diffusion
-from srbook.methods.ecdp import ECDP
-from srbook.methods.esrdf import ESRDF
-from srbook.methods.regression import Regression
-from srbook.methods.resdiff import ResDiff
-from srbook.methods.sr3 import SR3
-from srbook.methods.srdiff import SRDiff
+from typing import TYPE_CHECKING
 
-METHODS: dict[str, type[Method]] = {
-    method.kind: method for method in (Bicubic, Regression, DDPM, SR3, SRDiff, ResDiff, ESRDF, ECDP)
-}
+from srbook.lazy import Classes, lazily
+
+if TYPE_CHECKING:
+    from srbook.methods.base import Method, Stage
+    from srbook.methods.bicubic import Bicubic
+    from srbook.methods.ddpm import DDPM
+    from srbook.methods.diffusion import Condition, Diffusion
+    from srbook.methods.ecdp import ECDP
+    from srbook.methods.esrdf import ESRDF
+    from srbook.methods.regression import Regression
+    from srbook.methods.resdiff import ResDiff
+    from srbook.methods.sr3 import SR3
+    from srbook.methods.srdiff import SRDiff
+
+
+# Classes of methods by their `kind`, which presets and files name.
+METHODS: Classes = Classes(
+    bicubic="srbook.methods.bicubic:Bicubic",
+    regression="srbook.methods.regression:Regression",
+    ddpm="srbook.methods.ddpm:DDPM",
+    sr3="srbook.methods.sr3:SR3",
+    srdiff="srbook.methods.srdiff:SRDiff",
+    resdiff="srbook.methods.resdiff:ResDiff",
+    esrdf="srbook.methods.esrdf:ESRDF",
+    ecdp="srbook.methods.ecdp:ECDP",
+)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "base": ["Method", "Stage"],
+        "bicubic": ["Bicubic"],
+        "ddpm": ["DDPM"],
+        "diffusion": ["Condition", "Diffusion"],
+        "ecdp": ["ECDP"],
+        "esrdf": ["ESRDF"],
+        "regression": ["Regression"],
+        "resdiff": ["ResDiff"],
+        "sr3": ["SR3"],
+        "srdiff": ["SRDiff"],
+    },
+)
 
 __all__ = [
     "DDPM",

@@ -1,22 +1,48 @@
-"""Networks, without diffusion logic inside. `build_network` makes one from a preset's description."""
+"""Networks, without diffusion logic inside. `build_network` makes one from a preset's description.
 
-from typing import Any
+A file is imported when something in it is asked for.
+"""
 
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
-from srbook.networks.attention_predictor import AttentionPredictor
-from srbook.networks.blocks import ResidualBlock, SelfAttention
-from srbook.networks.ecdp import GuidedBlock, GuidedUNet
-from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
-from srbook.networks.predictor import ResidualPredictor
-from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
-from srbook.networks.rrdb import RRDB, DenseBlock, RRDBDecoder, RRDBEncoder, RRDBNet
-from srbook.networks.srcnn import SRCNN
-from srbook.networks.srdiff import MishBlock, SRDiffUNet
-from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
-from srbook.networks.unet import UNet
+from srbook.lazy import Classes, lazily
 
-NETWORKS: dict[str, type[nn.Module]] = {"predictor": ResidualPredictor, "rrdb": RRDBNet, "srcnn": SRCNN}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from srbook.networks.attention_predictor import AttentionPredictor
+    from srbook.networks.blocks import ResidualBlock, SelfAttention
+    from srbook.networks.ecdp import GuidedBlock, GuidedUNet
+    from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
+    from srbook.networks.predictor import ResidualPredictor
+    from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
+    from srbook.networks.rrdb import RRDB, DenseBlock, RRDBDecoder, RRDBEncoder, RRDBNet
+    from srbook.networks.srcnn import SRCNN
+    from srbook.networks.srdiff import MishBlock, SRDiffUNet
+    from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
+    from srbook.networks.unet import UNet
+
+NETWORKS: Classes = Classes(
+    predictor="srbook.networks.predictor:ResidualPredictor",
+    rrdb="srbook.networks.rrdb:RRDBNet",
+    srcnn="srbook.networks.srcnn:SRCNN",
+)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "attention_predictor": ["AttentionPredictor"],
+        "blocks": ["ResidualBlock", "SelfAttention"],
+        "ecdp": ["GuidedBlock", "GuidedUNet"],
+        "linear": ["LinearUpscaler", "least_squares_upscaler"],
+        "predictor": ["ResidualPredictor"],
+        "resdiff": ["FrequencySplitter", "HighFrequencyAttention", "ResDiffUNet", "gaussian_filter"],
+        "rrdb": ["RRDB", "DenseBlock", "RRDBDecoder", "RRDBEncoder", "RRDBNet"],
+        "srcnn": ["SRCNN"],
+        "srdiff": ["MishBlock", "SRDiffUNet"],
+        "time": ["TimeEmbedding", "sinusoidal_embedding"],
+        "unet": ["UNet"],
+    },
+)
 
 __all__ = [
     "NETWORKS",
@@ -47,7 +73,7 @@ __all__ = [
 ]
 
 
-def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
+def build_network(scale: int, kind: str, **arguments: Any) -> "nn.Module":
     """A network with fresh weights: `build_network(4, "rrdb", features=32, growth=16, blocks=4)`.
 
     Args:

@@ -18,6 +18,7 @@ def stored_result(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is none of that name; the message lists those that exist.
     """
-    if name not in stored_results():
+    path = _FOLDER / f"{name}.json"
+    if not path.is_file():
         raise ValueError(f"no stored result {name!r}; there are {', '.join(stored_results()) or 'none'}")
-    return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))

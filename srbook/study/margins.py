@@ -43,10 +43,10 @@ class Margin:
 
 
 def margins(runs: Iterable[Mapping[str, Any]], budget: str = "quick") -> list[Margin]:
-    """The margin of every outcome that at least two runs of a budget found, in the order of `outcomes.yml`.
+    """The margin of every outcome that at least two runs of a budget found, in the order of `outcomes`.
 
     Args:
-        runs: as `benchmarks/margins.py` stores them: each with its "budget" and its "values" by outcome.
+        runs: as `benchmarks.margins` stores them: each with its "budget" and its "values" by outcome.
         budget: whose runs.
     """
     found: dict[str, list[float]] = {}

@@ -1,22 +1,20 @@
 """The ablations: what is stored says where it is from, and a stopped command measures nothing twice."""
 
-import importlib
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from rounding import identical
 
 import srbook
+from benchmarks.studies.lab import Lab
 from srbook.data import write_image
 from srbook.registry import read_preset
 from srbook.results import stored_result
 from srbook.training import TrainingConfig
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEYS = {
     "ecdp": ("blend", "quality_loss", {(b, q) for b in ("eps", "x0", "hybrid") for q in ("none", "squeezenet")}),
     "esrdf": (
@@ -51,13 +49,11 @@ def test_rows_of_one_study_had_the_same_budget():
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("studies.lab")
+def lab(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for name in ("photos/a", "Set5/b", "Set14/c"):
         write_image(tmp_path / f"{name}.png", torch.rand(3, 136, 140, generator=generator))
-    return module.Lab("trial", data=[tmp_path / "photos"], tests=tmp_path, runs=tmp_path / "runs", most_steps=2)
+    return Lab("trial", data=[tmp_path / "photos"], tests=tmp_path, runs=tmp_path / "runs", most_steps=2)
 
 
 def test_the_center_of_each_image_is_measured_once(lab):
@@ -85,7 +81,7 @@ def test_a_training_is_taken_from_its_folder(lab):
 
 
 def test_the_record_names_no_folder(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ablate.py", "ecdp", "--data", "/a", "/b", "--tests", "/c", "--runs", "/d"])
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "ecdp", "--data", "/a", "/b", "--tests", "/c", "--runs", "/d"])
     record = json.loads(lab.store({"rows": []}, tmp_path / "table.json").read_text())
-    assert record["command"] == "python benchmarks/ablate.py ecdp --data PHOTOS --tests SETS"
+    assert record["command"] == "python -m benchmarks.studies ecdp --data PHOTOS --tests SETS"
     assert record["rows"] == [] and record["sets"].keys() == {"Set5-128", "Set14-128"}

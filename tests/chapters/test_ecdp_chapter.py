@@ -1,4 +1,4 @@
-"""The proofs of chapter 8: preserved moments, the plane of the two heads, and how errors travel through a sampler."""
+"""Proofs about ECDP's hybrid: preserved moments, the plane of the two heads, and how errors travel."""
 
 from itertools import pairwise
 

@@ -61,7 +61,7 @@ def test_gaussian_kl_of_equal_spreads_is_a_squared_distance() -> None:
     torch.testing.assert_close(gaussian_kl(mean1, std, mean2, std), expected, rtol=1e-12, atol=1e-14)
 
 
-# The derivation of chapter 3, step by step
+# The derivation of the chapter, step by step
 
 
 def test_marginal_is_the_product_of_the_steps() -> None:
@@ -209,7 +209,7 @@ def test_prior_term_in_closed_form() -> None:
 
 
 def test_prior_term_against_a_standard_normal() -> None:
-    """The closed form for the prior of the paper, N(0, 1), in images from -1 to 1 (an exercise of chapter 3)."""
+    """The closed form for the prior of the paper, N(0, 1), in images from -1 to 1 (an exercise)."""
     path, x0 = DiscreteVP(linear_betas(100)), torch.tensor([-1.0, 0.2, 0.7], dtype=torch.float64)
     abar = path.signal(100).square()
     mean, std = path.marginal(x0, x0 * 0, 100)
@@ -296,7 +296,7 @@ def test_the_bound_falls_to_the_true_code_length(known: tuple) -> None:
 
 
 def test_the_last_steps_want_the_forward_variance(known: tuple) -> None:
-    """Where the noise is far below the data's spread, the step has the variance beta_t (an exercise of chapter 3).
+    """Where the noise is far below the data's spread, the step has the variance beta_t (an exercise).
 
     With r = beta_t / posterior variance, a term is then (r - 1) / 2 nats for the posterior's and log(r) / 2 for beta_t.
     """

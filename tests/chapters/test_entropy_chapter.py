@@ -1,4 +1,4 @@
-"""What chapter 10 proves about entropy: codes, bins, scale, the Gaussian bound, subtraction, and small samples."""
+"""What the book proves about entropy: codes, bins, scale, the Gaussian bound, subtraction, and small samples."""
 
 import heapq
 import math

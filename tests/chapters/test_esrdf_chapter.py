@@ -1,4 +1,4 @@
-"""What chapter 11 proves: soft histograms, the force on a gray level, what a histogram cannot see, and a path's end."""
+"""Proofs about ESRDF: soft histograms, the force on a gray level, what a histogram cannot see, and a path's end."""
 
 import math
 from itertools import pairwise
@@ -319,7 +319,7 @@ def test_the_forgetting_in_drawn_samples():
 # The stored ablation
 
 
-@pytest.mark.skipif("esrdf_ablation" not in stored_results(), reason="not yet made by benchmarks/ablate.py")
+@pytest.mark.skipif("esrdf_ablation" not in stored_results(), reason="not yet made by benchmarks.studies")
 def test_the_stored_ablation_is_complete_and_says_where_it_comes_from():
     stored = stored_result("esrdf_ablation")
     for key in ("command", "date", "commit", "machine", "torch", "preset", "photos", "protocol", "lpips"):

@@ -1,9 +1,7 @@
 """The study of margins: seeds move, checks become records, and what is stored supports every claim of the book."""
 
-import importlib
 import math
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -11,12 +9,10 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from benchmarks import margins as study
 from srbook.check import Outcome, outcomes
 from srbook.results import stored_result
 from srbook.study.margins import WANTED, Margin, margins
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-study = importlib.import_module("margins")
 
 
 def results(source: str, seed: int) -> dict[str, object]:
@@ -76,7 +72,7 @@ def test_a_chapter_runs_to_its_first_error(tmp_path: Path) -> None:
 
 
 def test_a_margin_counts_deviations_from_the_nearer_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = {"a.b": Outcome("a.b", 1, "", 0.0, 10.0), "c.d": Outcome("c.d", 1, "", -math.inf, 1.0)}
+    listed = {"a.b": Outcome("a.b", "one", "", 0.0, 10.0), "c.d": Outcome("c.d", "one", "", -math.inf, 1.0)}
     monkeypatch.setattr("srbook.study.margins.outcomes", lambda: listed)
     runs = [{"budget": "quick", "values": {"a.b": value, "c.d": 1.0}} for value in (2.0, 3.0, 4.0)]
     first, second = margins([*runs, {"budget": "full", "values": {"a.b": 99.0}}])
@@ -106,7 +102,7 @@ STORED = stored_result("margins")["runs"]
 
 
 def test_every_outcome_keeps_its_margin_in_the_stored_runs() -> None:
-    """After a change of a chapter: python benchmarks/margins.py CHAPTER."""
+    """After a change of a chapter: python -m benchmarks.margins CHAPTER."""
     found = {margin.outcome.name: margin for margin in margins(STORED)}
     assert found.keys() == outcomes().keys()
     assert [str(margin) for margin in found.values() if margin.deviations < WANTED] == []

@@ -1,4 +1,4 @@
-"""The theorems of chapter 5: rows of the table, the step by conditioning, its special cases, and the flow."""
+"""Theorems about the one path: rows of the table, the step by conditioning, its special cases, and the flow."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What chapter 1 proves and uses: the free part of an image, posterior samples, equal PSNR, linear upscaling."""
+"""About the problem: the free part of an image, posterior samples, equal PSNR, linear upscaling."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The proofs of chapter 9: gradients of a flow by the adjoint equation, and what a loss on samples asks for."""
+"""Proofs about ECDP's quality loss: the adjoint equation, and what a loss on samples asks for."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What chapter 2 proves about regression, checked on joint distributions small enough to enumerate."""
+"""What the book proves about regression, checked on joint distributions small enough to enumerate."""
 
 import math
 

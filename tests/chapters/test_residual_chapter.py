@@ -1,4 +1,4 @@
-"""What chapter 7 proves: the error of a guess, the best simple guess, the cosine schedule, and the wavelet weights."""
+"""Proofs about residuals: the error of a guess, the best simple guess, the cosine schedule, and the wavelet weights."""
 
 import pytest
 import torch

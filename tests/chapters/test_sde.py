@@ -1,4 +1,4 @@
-"""The proofs of chapter 4: moments, scores, the Fokker-Planck equation, and the family of ways back."""
+"""Proofs about scores and flows: moments, scores, the Fokker-Planck equation, and the family of ways back."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What chapter 6 proves about conditional diffusion, checked on priors whose posteriors are known exactly."""
+"""What the chapter on SR3 proves about conditional diffusion, checked on priors whose posteriors are known exactly."""
 
 import math
 from itertools import product

@@ -6,29 +6,33 @@ import torch
 import srbook.check as module
 from srbook.check import check, outcomes, read_outcomes
 
-FILE = """
+FILES = {
+    "mean": """
 mean.gain:
-  chapter: 2
+  chapter: predicting-the-mean
   claim: the network is better than bicubic by at least 0.2 dB
   low: 0.2
-problem.error:
-  chapter: 1
-  claim: both images degrade to the same input
-  high: 1.0e-3
 mean.between:
-  chapter: 2
+  chapter: predicting-the-mean
   claim: the ratio is near one
   low: 0.9
   high: 1.1
-"""
+""",
+    "problem": """
+problem.error:
+  chapter: the-problem
+  claim: both images degrade to the same input
+  high: 1.0e-3
+""",
+}
 
 
 @pytest.fixture(autouse=True)
 def listed(tmp_path, monkeypatch):
-    path = tmp_path / "outcomes.yml"
-    path.write_text(FILE)
-    monkeypatch.setattr(module, "OUTCOMES", path)
-    return path
+    for topic, entries in FILES.items():
+        (tmp_path / f"{topic}.yml").write_text(entries)
+    monkeypatch.setattr(module, "OUTCOMES", tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -62,9 +66,11 @@ def test_fails_outside_and_for_nan(value):
 
 
 def test_refuses_unlisted_names_and_other_bounds():
-    with pytest.raises(ValueError, match=r"no outcome named 'mean.typo' in outcomes.yml"):
+    with pytest.raises(ValueError, match=r"no outcome named 'mean.typo' in outcomes/mean.yml"):
         check("mean.typo", 1.0, 0.2)
-    with pytest.raises(ValueError, match=r"cell says at least 0\.1, outcomes\.yml says at least 0\.2"):
+    with pytest.raises(ValueError, match=r"no outcome named 'typo.gain' in outcomes/typo.yml"):
+        check("typo.gain", 1.0, 0.2)
+    with pytest.raises(ValueError, match=r"cell says at least 0\.1, outcomes/mean\.yml says at least 0\.2"):
         check("mean.gain", 1.0, 0.1)
     with pytest.raises(ValueError, match="cell says from -inf to inf"):
         check("mean.gain", 1.0)
@@ -74,21 +80,23 @@ def test_refuses_unlisted_names_and_other_bounds():
     ("entry", "message"),
     [
         ("a.b: 3", "needs chapter and claim"),
-        ("a.b: {chapter: 1, low: 0}", "needs chapter and claim"),
-        ("a.b: {chapter: 1, claim: x, low: 0, hihg: 1}", "needs chapter and claim"),
-        ("a.b: {chapter: 1, claim: x}", "excludes nothing"),
-        ("a.b: {chapter: 1, claim: x, low: 2, high: 1}", "excludes nothing or everything"),
-        ("a.b: {chapter: one, claim: x, low: 2}", "chapter must be a number"),
-        ("a.b: {chapter: 1, claim: ' ', low: 2}", "claim a sentence"),
+        ("a.b: {chapter: one, low: 0}", "needs chapter and claim"),
+        ("a.b: {chapter: one, claim: x, low: 0, hihg: 1}", "needs chapter and claim"),
+        ("a.b: {chapter: one, claim: x}", "excludes nothing"),
+        ("a.b: {chapter: one, claim: x, low: 2, high: 1}", "excludes nothing or everything"),
+        ("a.b: {chapter: 7, claim: x, low: 2}", "chapter must be a name"),
+        ("a.b: {chapter: one, claim: ' ', low: 2}", "claim a sentence"),
     ],
 )
 def test_bad_lists_name_the_entry(tmp_path, entry, message):
-    path = tmp_path / "bad.yml"
+    path = tmp_path / "a.yml"
     path.write_text(entry)
-    with pytest.raises(ValueError, match=rf"bad.yml, entry 'a.b'.*{message}"):
+    with pytest.raises(ValueError, match=rf"a.yml, entry 'a.b'.*{message}"):
         read_outcomes(path)
 
 
-def test_the_list_of_the_book_is_readable():
-    path = module.Path(module.__file__).with_name("outcomes.yml")
-    assert isinstance(read_outcomes(path), dict)
+def test_a_claim_depends_on_its_own_file(listed, capsys):
+    (listed / "problem.yml").write_text("not: a list")
+    check("mean.gain", 1.0, 0.2)
+    with pytest.raises(ValueError, match=r"entry 'not'.*is for names that begin with problem\."):
+        outcomes()

@@ -1,5 +1,7 @@
 """Networks and methods: parameter counts, values, and refused arguments."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from rounding import identical
 from safetensors.torch import load_file
 
 import srbook
+from srbook import methods, networks
 from srbook.degradations import bicubic_upsample
 from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
@@ -62,7 +65,7 @@ def test_predictor_reproduces_resdiffs_cnn(vectors):
 
 
 def test_srcnn_is_three_convolutions():
-    """The formula of chapter 2, written out with torch's functional convolution."""
+    """The formula of the book, written out with torch's functional convolution."""
     network = SRCNN(2, widths=(5, 4), kernels=(3, 1, 5)).double()
     lr = torch.rand(2, 3, 6, 7, dtype=torch.float64)
     weights = list(network.parameters())
@@ -147,6 +150,27 @@ def test_presets_describe_a_possible_training(preset):
     description = read_preset(preset)
     assert all(each.patch_size % description.arguments["scale"] == 0 for each in description.training.values())
     assert description.summary and description.method in METHODS
+
+
+def test_methods_are_found_by_their_kind():
+    assert [method.kind for method in METHODS.values()] == list(METHODS)
+
+
+@pytest.mark.parametrize("package", [srbook, methods, networks], ids=lambda package: package.__name__)
+def test_every_public_name_is_there_and_imported_late(package):
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert getattr(value, "__name__", name) == name
+    assert dir(package) == sorted(package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Nothing'"):
+        package.Nothing  # noqa: B018
+
+
+def test_a_method_imports_no_other_and_no_other_network():
+    code = "import sys; from srbook.methods import SR3; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"srbook.methods.sr3", "srbook.networks.unet"} <= set(loaded)
+    assert not {"srbook.methods.ecdp", "srbook.networks.ecdp", "srbook.networks.rrdb"} & set(loaded)
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])

@@ -1,6 +1,5 @@
 """The benchmark runner: it measures in turns, records, and says what it does not know."""
 
-import importlib
 import json
 import multiprocessing
 import subprocess
@@ -11,16 +10,20 @@ import pytest
 import torch
 
 import srbook
+from benchmarks.speed import timing
+from benchmarks.speed.plain_ecdp import PlainECDP
+from benchmarks.speed.plain_unet import PlainUNet
 from srbook.data import held_out_samples
 from srbook.degradations import bicubic_downsample
 from srbook.methods import ECDP
 from srbook.networks import GuidedBlock, UNet
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, BENCHMARKS / "run.py", *arguments], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["imresize", "patches"])
@@ -41,7 +44,7 @@ def test_unknown_names_are_refused():
     assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
 
 
-def test_contenders_take_turns(timing):
+def test_contenders_take_turns():
     calls = []
 
     def run(name: str, milliseconds: float) -> float:
@@ -59,7 +62,7 @@ ENTRY = """
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from timing import Contender, Entry
+from benchmarks.speed.timing import Contender, Entry
 
 LOG = Path(__file__).with_name("log")
 
@@ -88,22 +91,14 @@ def entry():
 """
 
 
-@pytest.fixture
-def timing(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    sys.modules.pop("timing", None)
-    yield importlib.import_module("timing")
-    sys.modules.pop("timing", None)
-
-
-def measure(timing, tmp_path, monkeypatch, peer: str):
+def measure(tmp_path, monkeypatch, peer: str):
     (tmp_path / "some_entry.py").write_text(ENTRY.replace("PEER", peer))
     monkeypatch.syspath_prepend(str(tmp_path))
     return timing.measure("some_entry", 2)
 
 
-def test_each_contender_has_a_process_and_stays_in_its_context(timing, tmp_path, monkeypatch):
-    setting, timings = measure(timing, tmp_path, monkeypatch, "sum(range(1_000_000))")
+def test_each_contender_has_a_process_and_stays_in_its_context(tmp_path, monkeypatch):
+    setting, timings = measure(tmp_path, monkeypatch, "sum(range(1_000_000))")
     assert setting == "nothing"
     assert [(one.name, one.note) for one in timings] == [("ours", "fast"), ("peer", "")]
     assert timings[0].ratio == 1 and timings[1].ratio == timings[1].median_ms / timings[0].median_ms
@@ -117,17 +112,14 @@ def test_each_contender_has_a_process_and_stays_in_its_context(timing, tmp_path,
     ("peer", "message"),
     [("1 / 0", "ZeroDivisionError: division by zero"), ("os._exit(1)", "process of a contender died")],
 )
-def test_a_contender_that_fails_is_reported_and_all_processes_end(timing, tmp_path, monkeypatch, peer, message):
+def test_a_contender_that_fails_is_reported_and_all_processes_end(tmp_path, monkeypatch, peer, message):
     with pytest.raises(RuntimeError, match=message):
-        measure(timing, tmp_path, monkeypatch, peer)
+        measure(tmp_path, monkeypatch, peer)
     assert not multiprocessing.active_children()
 
 
-def test_the_plain_network_is_the_same_network(monkeypatch):
+def test_the_plain_network_is_the_same_network():
     """What the U-Net's benchmarks compare: equal values and equal gradients, in double precision."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from plain_unet import PlainUNet
-
     torch.manual_seed(0)
     net = UNet(width=16, multipliers=(1, 2, 2), blocks=1, attention=(1,), groups=8, dropout=0.0).double()
     plain = PlainUNet(net)
@@ -155,11 +147,8 @@ def tiny_ecdp() -> ECDP:
     return method
 
 
-def test_the_plain_ecdp_is_the_same_method(monkeypatch, tiny_ecdp):
+def test_the_plain_ecdp_is_the_same_method(tiny_ecdp):
     """What ECDP's benchmarks compare: equal losses, equal gradients, equal predictions, in double precision."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from plain_ecdp import PlainECDP
-
     plain = PlainECDP(tiny_ecdp)
     hr, lr = torch.rand(2, 3, 16, 24, dtype=torch.float64), torch.rand(2, 3, 4, 6, dtype=torch.float64)
     t, noise = torch.rand(2, dtype=torch.float64), torch.randn(2, 3, 16, 24, dtype=torch.float64)
@@ -173,11 +162,8 @@ def test_the_plain_ecdp_is_the_same_method(monkeypatch, tiny_ecdp):
             torch.testing.assert_close(one.grad, two.grad, rtol=1e-8, atol=1e-10)
 
 
-def test_the_plain_ecdp_follows_the_same_flow(monkeypatch, tiny_ecdp):
+def test_the_plain_ecdp_follows_the_same_flow(tiny_ecdp):
     """At a tight tolerance, from the same noise, both end at the same image."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from plain_ecdp import PlainECDP
-
     lr, noise = torch.rand(1, 3, 4, 4, dtype=torch.float64), torch.randn(1, 3, 16, 16, dtype=torch.float64)
     tiny_ecdp.tolerance = 1e-6
     with torch.no_grad():
@@ -187,11 +173,8 @@ def test_the_plain_ecdp_follows_the_same_flow(monkeypatch, tiny_ecdp):
 
 
 @pytest.mark.parametrize("place", [(80, 150), (200, 100)])
-def test_our_flow_takes_no_more_evaluations_than_the_published_one(monkeypatch, place):
+def test_our_flow_takes_no_more_evaluations_than_the_published_one(place):
     """With the weights that ship, at the published tolerance, on pieces of a photograph that no training saw."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from plain_ecdp import PlainECDP
-
     method, (top, left) = srbook.load("ecdp-small"), place
     cat = dict(held_out_samples().items())["chelsea"][..., top : top + 32, left : left + 32]
     lr, noise = bicubic_downsample(cat, 4), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

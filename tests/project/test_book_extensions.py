@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn
 from nbformat import v4
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -253,9 +253,14 @@ def test_bars(line, expected):
 
 
 def checkout(folder):
-    """A small copy of this project: package, pins, what executes notebooks, and one notebook with glue."""
-    write(folder, {"srbook/a.py": "A = 1\n", "srbook/outcomes.yml": "x: 1\n", "constraints.txt": "a==1\n"})
-    write(folder, {"index.md": toctree("notebooks/one"), "srbook/weights/w.safetensors": "0"})
+    """A small project: a package, pins, what executes notebooks, and one notebook with glue, which uses `a`."""
+    read = (
+        "from pathlib import Path\nHERE = Path(__file__).parent\n\ndef value(): return (HERE / 'a.yml').read_text()\n"
+    )
+    write(folder, {"srbook/a.py": read, "srbook/a.yml": "1", "srbook/b.py": "", "constraints.txt": "a==1\n"})
+    write(folder, {"index.md": toctree("notebooks/one"), "srbook/__init__.py": ""})
+    shutil.copy(ROOT / "srbook" / "budget.py", folder / "srbook")
+    shutil.copytree(ROOT / "srbook" / "study", folder / "srbook" / "study")
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "conftest.py", folder / "notebooks")
     shutil.copytree(EXTENSIONS, folder / "book" / "_ext")
@@ -265,6 +270,7 @@ def checkout(folder):
         folder / "notebooks" / "one.ipynb",
         "# One\n\nGlued: {glue:text}`number`",
         "import os\nfrom srbook.study import glue\nprint('static', os.environ['SRBOOK_STATIC'])",
+        "from srbook.a import value\nprint('value', value())",
         "glue('number', 42, display=False)\nopen('ran', 'a').write('x')",
         "from IPython.display import HTML\nHTML('<b id=out>shown</b>')",
     )
@@ -284,16 +290,13 @@ def own_arithmetic(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize(
-    "name", ["srbook/a.py", "srbook/outcomes.yml", "srbook/weights/w.safetensors", "constraints.txt"]
-)
-def test_the_key_follows_every_source(tmp_path, own_arithmetic, name):
+def test_the_folder_follows_budget_and_pins(tmp_path, own_arithmetic):
     root = checkout(tmp_path)
     before = book_execution.execution_key(root, "quick")
     assert before.startswith("quick-") and book_execution.execution_key(root, "full") != before
-    write(root, {"tests/test_x.py": "", "srbook/__pycache__/a.pyc": ""})
+    (root / "srbook/a.py").write_text("changed")
     assert book_execution.execution_key(root, "quick") == before
-    (root / name).write_text("changed")
+    (root / "constraints.txt").write_text("a==2\n")
     assert book_execution.execution_key(root, "quick") != before
 
 
@@ -304,18 +307,94 @@ def test_the_key_follows_the_arithmetic(tmp_path, own_arithmetic, monkeypatch):
         monkeypatch.setenv(name, value)
         keys.append(book_execution.execution_key(root, "quick"))
     assert len(set(keys)) == 4 and len({key.split("-")[1] for key in keys}) == 1
-    # A cache follows another of its own arithmetic only.
-    folders = [tmp_path / "caches" / key for key in keys]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    assert book_execution.remove_outdated(folders[0]) == book_execution.remove_outdated(folders[3]) == []
 
 
-def test_outdated_caches_of_the_same_budget_go(tmp_path):
-    for name in ("quick-old", "quick-new", "full-old", "quick.avx2-old"):
-        (tmp_path / name).mkdir()
-    assert book_execution.remove_outdated(tmp_path / "quick-new") == [tmp_path / "quick-old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full-old", "quick-new", "quick.avx2-old"]
+def test_a_cache_of_other_pins_goes_and_one_of_another_arithmetic_stays(tmp_path, own_arithmetic, monkeypatch):
+    root = checkout(tmp_path)
+    folder = book_execution.cache_folder(root)
+    for name in ("quick-old", "full-old", "quick.avx2-old"):
+        (folder.parent / name).mkdir(parents=True)
+    book_execution.open_cache(root)
+    assert {path.name for path in folder.parent.iterdir()} - {folder.name} == {"full-old", "quick.avx2-old"}
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        (lambda package: (package / "a.py").write_text("changed"), False),
+        (lambda package: (package / "a.py").unlink(), False),
+        (lambda package: (package / "data/x.yml").write_text("changed"), False),
+        (lambda package: (package / "data/new.yml").write_text(""), False),  # that folder was listed
+        (lambda package: (package / "new.yml").write_text(""), True),
+        (lambda package: (package / "data/new.py").write_text(""), True),
+        (lambda package: (package / "b.py").write_text("changed"), True),
+        (lambda package: (package / "later.py").write_text(""), False),  # it was looked for
+        (lambda package: None, True),
+    ],
+)
+def test_an_execution_holds_while_nothing_changes_that_it_used(tmp_path, change, holds):
+    root = checkout(tmp_path)
+    write(root, {"srbook/data/x.yml": "1"})
+    before = book_execution.snapshot(root)
+    used = {path: before[path] for path in ("srbook/a.py", "srbook/data/x.yml", "srbook/data")}
+    cache, _ = book_execution.open_cache(root)
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("1", execution_count=1)])
+    book_execution.keep(cache, tmp_path / "a.ipynb", notebook, 1.5, {**used, "srbook/later.py": "absent"})
+    change(root / "srbook")
+    cache, seconds = book_execution.open_cache(root)
+    assert bool(cache.list_cache_records()) == holds and seconds["a"] == 1.5
+
+
+def uses_of(root):
+    """The paths that each executed notebook used."""
+    cache, _ = book_execution.open_cache(root)
+    return {Path(record.uri).stem: set(record.data["uses"]) for record in cache.list_cache_records()}
+
+
+@pytest.mark.parametrize("program", ["chapters", "tests"])
+def test_what_a_notebook_uses_is_found_by_running_it(tmp_path, program):
+    root = checkout(tmp_path)
+    write(root, {"srbook/lists.py": "import os\nfrom srbook.a import HERE\nos.listdir(HERE)\n"})
+    write_notebook(root / "notebooks" / "none.ipynb", "# None", "open('../srbook/b.py').close()")
+    write_notebook(root / "notebooks" / "two.ipynb", "# Two", "1", "def late():\n    import srbook.lists\nlate()")
+    result = execute_chapters(root, 1) if program == "chapters" else run_notebooks(root)
+    assert result.returncode == 0, result.stdout + result.stderr
+    always = {"srbook", "srbook/__init__.py"}
+    study = {path.relative_to(ROOT).as_posix() for path in (ROOT / "srbook" / "study").glob("*.py")}
+    found = uses_of(root)
+    assert found["none"] == set()
+    assert found["two"] == always | {"srbook/a.py", "srbook/lists.py"}
+    assert (
+        {"srbook/a.py", "srbook/a.yml"}
+        <= found["one"]
+        <= always | study | {"srbook/a.py", "srbook/a.yml", "srbook/study"}
+    )
+
+
+def test_the_chapters_on_one_method_hold_when_another_changes(tmp_path):
+    """The imports of the chapter on SR3, in the package as it is."""
+    root = checkout(tmp_path)
+    shutil.rmtree(root / "srbook")
+    shutil.copytree(ROOT / "srbook", root / "srbook", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    cells = nbformat.read(ROOT / "notebooks" / "06-sr3.ipynb", 4).cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    imports = [line for line in lines if re.match(r"(from|import) srbook", line) and not line.endswith("(")]
+    write_notebook(root / "notebooks" / "one.ipynb", "# One", *imports, "srbook.build('sr3-tiny')")
+    assert execute_chapters(root, 1).returncode == 0
+    used = uses_of(root)["one"]
+    assert {"srbook/paths.py", "srbook/methods/sr3.py", "srbook/presets/sr3-tiny.yaml"} <= used
+    (root / "srbook/methods/ecdp.py").write_text("changed")
+    assert "one" in uses_of(root)
+    (root / "srbook/paths.py").write_text("changed")
+    assert "one" not in uses_of(root)
+
+
+def test_a_kernel_with_another_package_is_refused(tmp_path):
+    root = checkout(tmp_path / "here")
+    other = checkout(tmp_path / "there")
+    command = [sys.executable, "book/execute_chapters.py"]
+    result = subprocess.run(command, cwd=root, env=own(other), capture_output=True, text=True)
+    assert result.returncode == 1 and f"the kernel imports srbook from {other}, not from {root}" in result.stdout
 
 
 def test_usual_seconds_are_those_of_chapters():
@@ -327,8 +406,7 @@ def test_the_longest_comes_first_by_what_it_last_took(tmp_path, monkeypatch):
     assert book_execution.last_seconds(tmp_path / "quick-new") == {"a": 3, "b": 2}
     notebook = v4.new_notebook(cells=[v4.new_code_cell("1", execution_count=1)])
     for name, seconds in [("quick-old", 1.5), ("full-old", 9.0)]:
-        bundle = CacheBundleIn(notebook, str(tmp_path / "a.ipynb"), data={"execution_seconds": seconds})
-        get_cache(tmp_path / name).cache_notebook_bundle(bundle)
+        book_execution.keep(get_cache(tmp_path / name), tmp_path / "a.ipynb", notebook, seconds, {})
     seconds = book_execution.last_seconds(tmp_path / "quick-new")
     assert seconds == {"a": 1.5, "b": 2}
     assert book_execution.longest_first(["a", "b", "new"], seconds) == ["new", "b", "a"]
@@ -340,7 +418,12 @@ def article(page):
 
 
 def run(root, *command):
-    return subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *command], cwd=root, env=own(root), capture_output=True, text=True)
+
+
+def own(root):
+    """The environment in which that checkout's package is the one."""
+    return {**os.environ, "PYTHONPATH": str(root)}
 
 
 def run_notebooks(root, *options):
@@ -356,14 +439,16 @@ def execute_chapters(root, jobs):
 def book_of(root):
     """Build the pages of a checkout."""
     patterns = ["_build", "notebooks/conftest.py"]
-    return build(
-        root,
-        "book_execution",
-        needs=("myst_nb",),
-        nb_execution_mode="cache",
-        nb_execution_raise_on_error=True,
-        exclude_patterns=patterns,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root))  # for the kernels
+        return build(
+            root,
+            "book_execution",
+            needs=("myst_nb",),
+            nb_execution_mode="cache",
+            nb_execution_raise_on_error=True,
+            exclude_patterns=patterns,
+        )
 
 
 @pytest.mark.parametrize("first", [run_notebooks, lambda root: execute_chapters(root, 1)], ids=["tests", "chapters"])
@@ -379,10 +464,15 @@ def test_the_book_uses_what_was_executed_and_reruns_after_a_change(tmp_path, fir
     assert "Glued: 42" in re.sub("<[^>]*>", "", before)
     assert "static 1" in before and "<b id=out>shown</b>" in before
 
-    (root / "srbook/a.py").write_text("A = 2\n")
+    (root / "srbook/b.py").write_text("B = 2\n")
+    book_of(root)
+    assert ran.read_text() == "x", "it does not use that module"
+    (root / "srbook/a.yml").write_text("2")
     _, read = book_of(root)
-    assert ran.read_text() == "xx", "a changed package runs the chapters again"
-    assert article(read("notebooks/one")) == article(before), "who executed a chapter does not show"
+    assert ran.read_text() == "xx", "it reads that file"
+    assert article(read("notebooks/one")) == article(before).replace("value 1", "value 2"), (
+        "who executed a chapter does not show"
+    )
     assert "1 chapters, none changed" in execute_chapters(root, 1).stdout
     assert ran.read_text() == "xx"
 
@@ -441,7 +531,7 @@ def test_an_interrupted_run_keeps_what_was_done_and_leaves_no_kernel(tmp_path):
     endless = "import time\nwhile True:\n    open('alive', 'w').close()\n    time.sleep(0.05)"
     write_notebook(root / "notebooks" / "endless.ipynb", "# Endless", endless)
     command = [sys.executable, "book/execute_chapters.py", "--jobs", "2"]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=root, env=own(root), stdout=subprocess.PIPE, text=True) as process:
         alive = root / "notebooks" / "alive"
         assert any(line.startswith("one: done") for line in process.stdout)
         wait_until(alive.exists)
@@ -462,8 +552,8 @@ def wait_until(condition, seconds=60):
 
 def test_outcomes_stand_beside_their_margins(tmp_path, monkeypatch):
     listed = {
-        "a.b": Outcome("a.b", 1, "nothing | changes", 1.0, 1.0),
-        "c.d": Outcome("c.d", 1, "it moves", -math.inf, 7.0),
+        "a.b": Outcome("a.b", "one", "nothing | changes", 1.0, 1.0),
+        "c.d": Outcome("c.d", "one", "it moves", -math.inf, 7.0),
     }
     common = {"processor": "A chip", "commit": "0123456789abcdef", "date": "2026-01-02"}
     quick = [

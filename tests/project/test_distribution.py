@@ -28,7 +28,14 @@ def source_distribution(tmp_path_factory):
     copy = tmp_path_factory.mktemp("repository")
     for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, copy)
-    for name in ("benchmarks", "book", "notebooks", "srbook", "tests"):  # empty files: the names are what counts
+    for name in (
+        "benchmarks",
+        "book",
+        "notebooks",
+        "srbook",
+        "tests",
+        "tools",
+    ):  # empty files: the names are what counts
         ignored = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored, copy_function=touch)
     script = "import setuptools.build_meta as backend; backend.build_sdist('dist')"

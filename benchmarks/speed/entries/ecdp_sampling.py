@@ -4,11 +4,11 @@ import copy
 from collections.abc import Callable
 
 import torch
-from plain_ecdp import PlainECDP, wake
-from timing import Contender, Entry
 from torch import Tensor
 
 import srbook
+from benchmarks.speed.plain_ecdp import PlainECDP, wake
+from benchmarks.speed.timing import Contender, Entry
 from srbook.accel import accelerate, has_fast_bf16, keep_freed_memory
 
 BATCH, SIDE = 4, 128

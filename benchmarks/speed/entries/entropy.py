@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import Contender, Entry
 from torch import Tensor
 
+from benchmarks.speed.timing import Contender, Entry
 from srbook.losses import entropy_matching_loss
 
 SHAPE = (16, 3, 128, 128)
@@ -66,9 +66,9 @@ def peak_of(name: str) -> str:
     """What a fresh process needs for one evaluation, beyond what a tiny one needs."""
     if not STATUS.is_file():
         return "peak memory is measured on Linux only"
-    command = f"from entries.entropy import print_peak; print_peak({name!r})"
+    command = f"from {__name__} import print_peak; print_peak({name!r})"
     done = subprocess.run(
-        [sys.executable, "-c", command], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        [sys.executable, "-c", command], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )
     return f"peak memory {float(done.stdout):.0f} MB"
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from plain_ecdp import PlainECDP, wake
-from timing import Contender, Entry
 from torch import Tensor, nn
 
 import srbook
+from benchmarks.speed.plain_ecdp import PlainECDP, wake
+from benchmarks.speed.timing import Contender, Entry
 from srbook.accel import accelerate, has_fast_bf16, keep_freed_memory
 from srbook.training.optim import FusedAdamW
 

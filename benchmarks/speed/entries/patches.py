@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import torch
-from timing import Contender, Entry
 
+from benchmarks.speed.timing import Contender, Entry
 from srbook.data import ImageFolder, PairedPatches, catalog, read_image, training_samples
 from srbook.degradations import bicubic_downsample
 

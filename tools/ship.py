@@ -1,7 +1,7 @@
 """Put a trained network into the package, with its recipe and its measured quality beside it.
 
     srbook train --preset rrdb-small --data PHOTOS --output runs/rrdb-small
-    python benchmarks/ship.py runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
+    python -m tools.ship runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
 
 SETS is a folder with Set5 and Set14 inside; a sampler takes long on Set14, and may be measured with --sets Set5. The
 numbers follow protocol A. Weights are stored in half precision, and measured as stored.
@@ -14,15 +14,14 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from provenance import cpu_model
 
 import srbook
+from benchmarks.provenance import cpu_model, training_hours
 from srbook.data import ImageFolder
 from srbook.evaluation import evaluate
 from srbook.files import atomic_path
 from srbook.metrics import PROTOCOL_A
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
-from srbook.training.log import read_log
 
 METRICS = ("psnr", "ssim")
 
@@ -37,16 +36,6 @@ def measure(method: srbook.methods.Method, name: str, folder: Path, steps: int |
         row[metric] = table.mean(name, metric)
         row[f"bicubic_{metric}"] = table.mean("bicubic", metric)
     return row
-
-
-def training_hours(log: Path, batch_size: int) -> float:
-    """Time spent in training steps, from the throughput of the log's records."""
-    seconds, before = 0.0, 0
-    for record in read_log(log):
-        if "images_per_second" in record:
-            seconds += (record["step"] - before) * batch_size / record["images_per_second"]
-            before = record["step"]
-    return seconds / 3600
 
 
 def main() -> None:

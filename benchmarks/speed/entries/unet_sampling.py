@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from plain_unet import PlainUNet
-from timing import Contender, Entry
 from torch import Tensor, nn
 
+from benchmarks.speed.plain_unet import PlainUNet
+from benchmarks.speed.timing import Contender, Entry
 from srbook.accel import accelerate, has_fast_bf16, keep_freed_memory
 from srbook.networks import UNet
 from srbook.paths import DiscreteVP

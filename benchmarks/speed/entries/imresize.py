@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import torch
-from timing import Contender, Entry
 from torch.nn.functional import interpolate
 
+from benchmarks.speed.timing import Contender, Entry
 from srbook.degradations import imresize, resize
 
 

@@ -1,4 +1,4 @@
-"""Draw book/_static/readme.png: one crop of a held-out photograph, three times."""
+"""Draw book/_static/readme.png: one crop of a held-out photograph, three times: `python -m tools.readme_picture`."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def main() -> None:
     for ax, (title, image) in zip(axes, shown, strict=True):
         ax.imshow(image[0, :, TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH].permute(1, 2, 0), interpolation="nearest")
         ax.set(title=title, xticks=[], yticks=[])
-    fig.savefig(Path(__file__).parent / "_static" / "readme.png", dpi=120)
+    fig.savefig(Path(__file__).parents[1] / "book" / "_static" / "readme.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def measure(module: str, rounds: int) -> tuple[str, list[Timing]]:
     their turn, and no two compute at once.
 
     Args:
-        module: its name, for example "entries.imresize".
+        module: its name, for example "benchmarks.speed.entries.imresize".
         rounds: turns that count.
 
     Returns:

@@ -1,7 +1,7 @@
 """Train the variants of a method that its paper compares, measure them side by side, and store the table.
 
-    python benchmarks/ablate.py ecdp --data BSDS500 T91 --tests SETS
-    python benchmarks/ablate.py esrdf --data BSDS500 T91 --tests SETS
+    python -m benchmarks.studies ecdp --data BSDS500 T91 --tests SETS
+    python -m benchmarks.studies esrdf --data BSDS500 T91 --tests SETS
 
 SETS is a folder with Set5 and Set14 inside. LPIPS, and the network that judges images in the study of ECDP, need the
 weights of AlexNet and SqueezeNet (srbook.backbones says where they come from). Every training lies in a folder of its
@@ -12,13 +12,15 @@ import argparse
 import importlib
 from pathlib import Path
 
-from studies.lab import Lab
+from benchmarks.studies.lab import Lab
 
 STUDIES = ("ecdp", "esrdf")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.studies", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", choices=STUDIES, help="whose paper's ablation")
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="folders of photographs to train on")
     parser.add_argument("--tests", type=Path, required=True, help="folder with Set5 and Set14")
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="file of the table (default srbook/results/<study>_ablation.json)")
     parser.add_argument("--steps", type=int, help="at most so many steps for each training, to try the command out")
     arguments = parser.parse_args()
-    module = importlib.import_module(f"studies.{arguments.study}")
+    module = importlib.import_module(f"benchmarks.studies.{arguments.study}")
     lab = Lab(
         f"{arguments.study}_ablation",
         data=arguments.data,

@@ -1,0 +1,50 @@
+"""Weights that other programs released, under the names of `srbook.networks`. Names change; numbers do not."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from srbook.convert.ecdp import ECDP
+from srbook.convert.rrdb import RRDB
+from srbook.convert.sr3 import DDPM, SR3
+from srbook.convert.srdiff import SRDIFF
+
+__all__ = ["from_released"]
+
+_FAMILIES = {"ddpm": DDPM, "ecdp": ECDP, "rrdb": RRDB, "sr3": SR3, "srdiff": SRDIFF}
+
+
+def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a released network under this package's names, for `load_state_dict`.
+
+    A whole checkpoint is taken too, where the network lies under `denoise_fn.` or `rrdb.` beside the tables of the
+    schedule: only that part is read.
+
+    Args:
+        family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb"
+            (ESRGAN's first names, which SRDiff kept) for `RRDBNet`; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if
+            `state` holds ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
+        state: the released tensors by name.
+
+    Returns:
+        The same tensors (not copies) by our names. Depths and widths follow from `state`.
+
+    Raises:
+        ValueError: an unknown family, or names that are missing or unexpected.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown family {family!r}; choose from {', '.join(sorted(_FAMILIES))}")
+    released = _FAMILIES[family]
+    inner = [name for name in state if name.startswith(released.prefix)]
+    part = {name.removeprefix(released.prefix): state[name] for name in inner} or dict(state)
+    names = released.names(part)
+    missing = [name for name in names.values() if name not in part]
+    unexpected = sorted(part.keys() - set(names.values()) - released.unused)
+    if missing or unexpected:
+        complaints = [
+            f"{what}: {', '.join(found[:5])}{f', and {len(found) - 5} more' if len(found) > 5 else ''}"
+            for what, found in (("missing", missing), ("unexpected", unexpected))
+            if found
+        ]
+        raise ValueError(f"these are not the weights of a released {family!r} network; {'; '.join(complaints)}")
+    return {ours: part[theirs] for ours, theirs in names.items()}
