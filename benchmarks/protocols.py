@@ -19,9 +19,9 @@ from torch import Tensor
 
 from srbook.data import image_files, read_image, sample
 from srbook.degradations import bicubic_upsample
-from srbook.degradations.distort import DISTORTIONS, match_psnr
 from srbook.files import atomic_path
 from srbook.metrics import PROTOCOL_A, PROTOCOL_B, Protocol, lpips, psnr, ssim
+from srbook.study.distort import DISTORTIONS, match_psnr
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "srbook" / "results" / "protocols.json"

@@ -65,9 +65,10 @@ def main() -> None:
     expected = srbook.build(arguments.name).arguments
     if method.arguments != expected:
         raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {expected}")
-    runs = {stage: arguments.run / stage for stage in method.stages[:-1]} | {method.stages[-1]: arguments.run}
+    *earlier, last = method.stage_names()
+    runs = {stage: arguments.run / stage for stage in earlier} | {last: arguments.run}
     states = {stage: load_checkpoint(latest_checkpoint(run)) for stage, run in runs.items()}
-    state = states[method.stages[-1]]
+    state = states[last]
     folder = Path(os.fspath(srbook.__file__)).parent / "weights"
     shipped = srbook.load(method.half().save(folder / f"{arguments.name}.safetensors"))
     recipe = {
@@ -76,7 +77,7 @@ def main() -> None:
         "photos": arguments.photos,
         "training": state.config,
         "steps": state.step,
-        "earlier_stages": {stage: states[stage].config for stage in method.stages[:-1]},
+        "earlier_stages": {stage: states[stage].config for stage in earlier},
         "hours": round(
             sum(training_hours(run / "log.jsonl", states[stage].config["batch_size"]) for stage, run in runs.items()), 2
         ),

@@ -50,7 +50,7 @@ def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "pos
     s = t - 1. The simple loss has the weight 1 instead.
 
     Args:
-        path: the path; its scale must be positive.
+        path: the path; its sigma must be positive.
         t: times in (0, end].
         s: times in [0, t). At 0 the posterior's variance is zero, and its weight infinite.
         variance: of the model's step, as in `elbo_terms`.
@@ -64,8 +64,8 @@ def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "pos
     _require(path, variance)
     one = torch.ones(torch.broadcast_shapes(torch.as_tensor(t).shape, torch.as_tensor(s).shape), dtype=torch.float64)
     pull, _ = path.posterior(0 * one, one, 0 * one, t, s)  # how far the mean follows the predicted image
-    # A noise that is wrong by one moves the predicted image by scale s_t / a_t.
-    moved = pull * path.scale * path.noise(t) / path.signal(t)
+    # A noise that is wrong by one moves the predicted image by sigma s_t / a_t.
+    moved = pull * path.sigma * path.level(t) / path.signal(t)
     return moved.square() / (2 * _step_std(path, one, t, s, variance).square())
 
 
@@ -89,9 +89,9 @@ def elbo_terms(
     model, with a bound of its own.
 
     Args:
-        path: the path; its scale must be positive.
+        path: the path; its sigma must be positive.
         denoise: predicts the clean image.
-        x0: (N, ...) images of 8 bits per value: multiples of 1 / 255 in [0, 1], the working space.
+        x0: (N, ...) images of 8 bits per value: multiples of 1 / 255 in [0, 1], the space.
         anchor: broadcastable to `x0`.
         times: K + 1 falling times, the last one 0; `path.times(steps)` makes them.
         variance: "posterior" or "forward", of all steps but the last.
@@ -135,8 +135,8 @@ def _step_std(path: AnchoredPath, image: Tensor, t: Time, s: Time, variance: Var
     """Standard deviation of the model's step from t to s, broadcastable to `image`."""
     if variance == "posterior":
         return path.posterior(image, image, image, t, s)[1]
-    forward = path.noise(t).square() - (path.transition(t, s) * path.noise(s)).square()
-    return broadcast(path.scale * forward.sqrt(), image)
+    forward = path.level(t).square() - (path.transition(t, s) * path.level(s)).square()
+    return broadcast(path.sigma * forward.sqrt(), image)
 
 
 def _log_bin_mass(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _log_bin_mass(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _require(path: AnchoredPath, variance: str) -> None:
-    if path.scale == 0:
-        raise ValueError("a path of scale 0 has no noise, so its bound is infinite; give it a positive scale")
+    if path.sigma == 0:
+        raise ValueError("a path with sigma = 0 has no noise, so its bound is infinite")
     if variance not in get_args(Variance):
         raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,21 +12,21 @@ from torch import Tensor
 
 import srbook
 from srbook.data import ImageFolder
+from srbook.degradations import Bicubic, Degradation
 from srbook.files import atomic_path
 from srbook.images import require_one_image, round_to_8bit
-from srbook.methods import Bicubic, Diffusion, Method
-from srbook.metrics import Protocol, lpips
+from srbook.methods import METHODS, Method
+from srbook.metrics import METRICS, Protocol, chosen_metrics
 from srbook.progress import Progress
+from srbook.random import keyed
 from srbook.tiling import upscale_tiled
 
-METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
-DECIMALS = {"psnr": 2, "ssim": 4, "lpips": 4}
-REFERENCE = "bicubic"
+REFERENCE = "bicubic"  # the method that every table has
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one method made of one image: each metric's value, and the seconds that upscaling took."""
+    """What one method made of one image: the value of each metric per image, and the seconds that upscaling took."""
 
     method: str
     image: str
@@ -43,12 +43,16 @@ class EvaluationTable:
         metrics: names of the metrics, in the order of the columns.
         scale: magnification.
         protocol: under which the numbers were made; numbers of two protocols do not compare.
+        degradation: how the images were shrunk; None is the protocol's own way.
+        of_sets: the value of each metric per set, by method and metric.
     """
 
     rows: list[Row]
     metrics: tuple[str, ...]
     scale: int
     protocol: Protocol
+    degradation: Degradation | None = None
+    of_sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -58,6 +62,8 @@ class EvaluationTable:
     def mean(self, method: str, metric: str) -> float:
         """A metric's mean over the images, as papers quote it: of the decibels, not of the errors.
 
+        For a metric per set, it is the value of the set.
+
         Raises:
             ValueError: the table has no such method or metric.
         """
@@ -66,27 +72,32 @@ class EvaluationTable:
                 f"no {metric!r} of {method!r} here; methods: {', '.join(self.methods)}; "
                 f"metrics: {', '.join(self.metrics)}"
             )
+        if METRICS[metric].per == "set":
+            return self.of_sets[method][metric]
         values = [row.values[metric] for row in self.rows if row.method == method]
         return sum(values) / len(values)
 
     def to_markdown(self, per_image: bool = True) -> str:
         """A Markdown table of the means, one of all images if wanted, and a line that names the protocol."""
-        heads = [METRICS[metric] for metric in self.metrics]
+        columns = [METRICS[metric] for metric in self.metrics]
         means = [
-            [method, *(_shown(metric, self.mean(method, metric)) for metric in self.metrics)] for method in self.methods
+            [method, *(metric.shown(self.mean(method, metric.name)) for metric in columns)] for method in self.methods
         ]
         count = len(self.rows) // len(self.methods)
-        parts = [
-            _markdown(["method", *heads], means),
+        caption = (
             f"Mean of {count} image{'s' if count > 1 else ''}, x{self.scale}, protocol {self.protocol.name}: "
-            f"{self.protocol.description}.",
-        ]
-        if per_image:
+            f"{self.protocol.description}."
+        )
+        if self.degradation is not None:
+            caption += f" Shrunk by another degradation than the protocol's: {self.degradation.description}."
+        parts = [_markdown(["method", *(metric.title for metric in columns)], means), caption]
+        columns = [metric for metric in columns if metric.per == "image"]
+        if per_image and columns:
             rows = [
-                [row.image, row.method, *(_shown(metric, row.values[metric]) for metric in self.metrics)]
+                [row.image, row.method, *(metric.shown(row.values[metric.name]) for metric in columns)]
                 for row in sorted(self.rows, key=lambda row: row.image)  # stable: keeps the order of the methods
             ]
-            parts.append(_markdown(["image", "method", *heads], rows))
+            parts.append(_markdown(["image", "method", *(metric.title for metric in columns)], rows))
         return "\n\n".join(parts)
 
     def to_json(self) -> str:
@@ -98,6 +109,7 @@ class EvaluationTable:
         content = {
             "scale": self.scale,
             "protocol": {"name": self.protocol.name, "description": self.protocol.description},
+            "degradation": None if self.degradation is None else self.degradation.description,
             "means": {
                 method: finite({metric: self.mean(method, metric) for metric in self.metrics})
                 for method in self.methods
@@ -123,6 +135,7 @@ def evaluate(
     *,
     scale: int,
     protocol: Protocol,
+    degradation: Degradation | None = None,
     metrics: Sequence[str] = ("psnr", "ssim"),
     steps: int | None = None,
     seed: int = 0,
@@ -137,9 +150,11 @@ def evaluate(
         scale: magnification.
         protocol: `srbook.metrics.PROTOCOL_A` or `PROTOCOL_B`: what is cropped, rounded, and measured where. Files
             with one gray channel are told to it as such.
-        metrics: of "psnr", "ssim", and "lpips" (AlexNet; on the whole 8-bit RGB image that the protocol compares).
+        degradation: how the images are shrunk; None is the protocol's own way. The caption names another.
+        metrics: keys of `srbook.metrics.METRICS`. Those per set keep all images in memory, with 8 bits.
         steps: sampling steps of the methods that sample; None takes each method's own.
-        seed: a fresh generator with this seed serves every image and method.
+        seed: a fresh generator with this seed serves every image and method. What a random degradation draws depends
+            on the seed and on the image's number.
         tile: larger images than this are upscaled in tiles of this side (low-resolution pixels).
         progress: show a progress display.
 
@@ -147,44 +162,66 @@ def evaluate(
         An `EvaluationTable`.
 
     Raises:
-        ValueError: unknown metric, no images, or a method of another magnification; names the image where one of
-            them is the reason.
-        FileNotFoundError, ImportError: LPIPS is wanted, and its weights or its package are absent.
+        ValueError: unknown metric, no images, a method or degradation of another magnification, or a degradation
+            that the protocol does not measure; names the image where one is the reason.
+        FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
-    _require_metrics(metrics)
+    chosen = chosen_metrics(metrics)
     if len(images) == 0:
         raise ValueError("no images to evaluate on")
     for name, method in methods.items():
         if method.scale != scale:
             raise ValueError(f"{name} magnifies {method.scale} times, so it cannot be evaluated at scale {scale}")
-    if not any(isinstance(method, Bicubic) for method in methods.values()):
-        methods = {REFERENCE: Bicubic(scale=scale), **methods}
-    if "lpips" in metrics:
-        lpips(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))  # absent weights should stop us now, not later
+    if not any(method.kind == REFERENCE for method in methods.values()):
+        methods = {REFERENCE: METHODS[REFERENCE](scale=scale), **methods}
+    if degradation is not None:
+        protocol.require_degradation(degradation, scale)
+    if degradation == Bicubic(scale):
+        degradation = None
+    how = {"channel": protocol.channel, "border": scale}
+    of_image, of_set = ([metric for metric in chosen if metric.per == per] for per in ("image", "set"))
 
-    rows = []
+    rows, kept = [], {name: _Kept() for name in methods}
+    truths = _Kept()
     with Progress(len(images) * len(methods), "evaluate", unit="image", enabled=progress) as bar:
-        for image, hr, stored_gray in _named(images):
+        for number, (image, hr, stored_gray) in enumerate(_named(images)):
             try:
                 require_one_image(hr, "the truth")
                 target = protocol.target(hr, scale, stored_gray=stored_gray)
-                lr = protocol.degrade(target, scale)
+                lr = protocol.degrade(target, scale, degradation, keyed(seed, number))
                 for name, method in methods.items():
                     started = time.perf_counter()
-                    own = steps if isinstance(method, Diffusion) else None
+                    own = steps if method.samples else None
                     sr = upscale_tiled(method, lr, tile=tile, steps=own, generator=_generator(method, seed))
                     seconds = time.perf_counter() - started
-                    rows.append(Row(name, image, _measure(sr, target, scale, protocol, metrics), seconds))
+                    sr = protocol.output(sr)
+                    values = {metric.name: metric(sr, target, **how) for metric in of_image}
+                    rows.append(Row(name, image, values, seconds))
+                    if of_set:
+                        kept[name].add(sr)
                     bar.update()
+                if of_set:
+                    truths.add(target)
             except ValueError as error:
                 raise ValueError(f"{image}: {error}") from error
-    return EvaluationTable(rows, tuple(metrics), scale, protocol)
+    of_sets = {name: {metric.name: metric(kept[name], truths, **how) for metric in of_set} for name in methods}
+    return EvaluationTable(rows, tuple(metrics), scale, protocol, degradation, of_sets if of_set else {})
 
 
-def _require_metrics(metrics: Sequence[str]) -> None:
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not metrics:
-        raise ValueError(f"metrics must be some of {', '.join(METRICS)}, got {', '.join(unknown) or 'none'}")
+class _Kept(Sequence[Tensor]):
+    """Images (1, 3, H, W) in [0, 1], kept with 8 bits per value."""
+
+    def __init__(self) -> None:
+        self._images: list[Tensor] = []
+
+    def add(self, image: Tensor) -> None:
+        self._images.append((255 * round_to_8bit(image)).round().byte().cpu())
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._images[index].float().div(255)
 
 
 def _named(images: ImageFolder | Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, bool]]:
@@ -207,18 +244,6 @@ def stores_gray(path: Path) -> bool:
 def _generator(method: Method, seed: int) -> torch.Generator:
     device = next((parameter.device for parameter in method.parameters()), torch.device("cpu"))
     return torch.Generator(device).manual_seed(seed)
-
-
-def _measure(sr: Tensor, target: Tensor, scale: int, protocol: Protocol, metrics: Sequence[str]) -> dict[str, float]:
-    scores = protocol.score(sr, target, scale)
-    values = {"psnr": scores.psnr.item(), "ssim": scores.ssim.item()}
-    if "lpips" in metrics:
-        values["lpips"] = lpips(round_to_8bit(sr), target).item()
-    return {metric: values[metric] for metric in metrics}
-
-
-def _shown(metric: str, value: float) -> str:
-    return f"{value:.{DECIMALS[metric]}f}"
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -1,13 +1,10 @@
 """Posteriors that can be computed exactly: ground truth for tests, and pictures for chapters."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import unfold
 
-from srbook.degradations import bicubic_downsample
 from srbook.paths import AnchoredPath, Time, broadcast
 
 
@@ -38,33 +35,6 @@ def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
         raise ValueError(f"noise must be positive, got {noise}")
     distance = (examples - y).square().sum(dim=1)
     return torch.softmax(-distance / (2 * noise**2), dim=0)
-
-
-def patch_pairs(images: Iterable[Tensor], *, scale: int, size: int) -> tuple[Tensor, Tensor]:
-    """All gray patches of some photographs with their low-resolution versions: a prior made of examples.
-
-    Each image enters in its eight orientations. The mean of the low-resolution patch is taken off both, so that
-    patches compare up to brightness.
-
-    Args:
-        images: high-resolution images (1, 3, H, W) in [0, 1], sides divisible by `scale`.
-        scale: magnification.
-        size: side of the low-resolution patches, in pixels.
-
-    Returns:
-        (K, size^2) low-resolution patches and (K, (scale size)^2) high-resolution patches, aligned.
-    """
-    low, high = [], []
-    for image in images:
-        hr, lr = (x.mean(dim=1, keepdim=True) for x in (image, bicubic_downsample(image, scale)))
-        for turns in range(4):
-            for flip in (False, True):
-                hr_view, lr_view = (torch.rot90(x.flip(3) if flip else x, turns, dims=(2, 3)) for x in (hr, lr))
-                y = unfold(lr_view, size)[0].T
-                brightness = y.mean(dim=1, keepdim=True)
-                low.append(y - brightness)
-                high.append(unfold(hr_view, scale * size, stride=scale)[0].T - brightness)
-    return torch.cat(low), torch.cat(high)
 
 
 class GaussianMixture:

@@ -1,4 +1,4 @@
-"""The image convention of the package, and the two conversions everyone needs.
+"""The image convention of the package, and the small conversions that every room needs.
 
 An image is a float tensor of shape (N, 3, H, W), RGB, with values in [0, 1].
 """
@@ -41,12 +41,49 @@ def require_one_image(image: Tensor, name: str = "image") -> Tensor:
     return image
 
 
+def clip(image: Tensor) -> Tensor:
+    """The image with its values brought into [0, 1]."""
+    return image.clamp(0, 1)
+
+
 def round_to_8bit(image: Tensor) -> Tensor:
     """Clip to [0, 1] and round to the nearest of the 256 levels k/255, as saving to PNG does.
 
     Halves round up, as in MATLAB's `uint8`. The result keeps the input's dtype and shape.
     """
-    return torch.floor(image.clamp(0, 1) * 255 + 0.5) / 255
+    return torch.floor(clip(image) * 255 + 0.5) / 255
+
+
+def require_integer_scale(scale: int) -> None:
+    """Refuse a magnification that is not an integer of at least 1.
+
+    Raises:
+        ValueError: says what was given.
+    """
+    if not isinstance(scale, int) or scale < 1:
+        raise ValueError(f"scale must be an integer of at least 1, got {scale!r}; for other factors use imresize")
+
+
+def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
+    """Cut rows at the bottom and columns at the right so that both sides are divisible by `scale`, as test sets do.
+
+    Args:
+        image: (..., H, W).
+        scale: an integer of at least 1.
+
+    Returns:
+        A view (..., H - H % scale, W - W % scale).
+
+    Raises:
+        ValueError: a side is shorter than `scale`, so that nothing would be left.
+    """
+    require_integer_scale(scale)
+    height, width = image.shape[-2:]
+    if min(height, width) < scale:
+        raise ValueError(
+            f"an image of {height} x {width} is too small for scale {scale}; each side needs {scale} pixels"
+        )
+    return image[..., : height - height % scale, : width - width % scale]
 
 
 def luma(image: Tensor) -> Tensor:

@@ -1,18 +1,16 @@
-"""Training objectives: which moments of a path a training step looks at, and how wrong the predicted noise is."""
+"""Training objectives: which times of a path a training step looks at, and how wrong a prediction is there."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import l1_loss, mse_loss
 
+from srbook.parametrizations import Kind, target
 from srbook.paths import AnchoredPath, DiscreteVP, Time, broadcast
 
 Distance = Literal["l1", "l2"]
 Spacing = Literal["signal", "power"]
-NoisePredictor = Callable[[Tensor, Tensor], Tensor]
-TwoHeads = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def draw_steps(
@@ -88,43 +86,10 @@ def time_of_signal(path: DiscreteVP, step: Tensor, log_signal: Tensor) -> Tensor
     return step - 1 + ((-log_signal - first) / (last - first)).clamp(0, 1)
 
 
-def noise_loss(
+def denoising_losses(
     path: AnchoredPath,
-    predict: NoisePredictor,
-    x0: Tensor,
-    anchor: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    distance: Distance = "l2",
-) -> Tensor:
-    """How far the predicted noise is from the noise in x_t, the mean over all values.
-
-    With "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss`.
-
-    Args:
-        path: makes x_t.
-        predict: (z_t, t) to the noise, with the normalized image z_t = (x_t - anchor) / scale.
-        x0: (N, ...) clean images in the working space.
-        anchor: broadcastable to `x0`.
-        t: (N,) times.
-        noise: standard normal, shaped like `x0`.
-        distance: "l2", the squared error of DDPM, or "l1", the absolute error of SR3 and SRDiff.
-
-    Returns:
-        A scalar, float32 or wider.
-
-    Raises:
-        ValueError: unknown distance.
-    """
-    _require_distance(distance)
-    z = (path.perturb(x0, anchor, t, noise) - anchor) / path.scale
-    predicted = predict(z, t).to(noise.dtype)  # the network may compute in bfloat16, the error not
-    return {"l1": l1_loss, "l2": mse_loss}[distance](predicted, noise)
-
-
-def two_head_losses(
-    path: AnchoredPath,
-    predict: TwoHeads,
+    kind: Kind,
+    predict: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
     anchor: Tensor,
     t: Tensor,
@@ -132,44 +97,51 @@ def two_head_losses(
     distance: Distance = "l2",
     *,
     by_score: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """How far two heads are from the noise in x_t and from the clean z_0, each the mean over all values.
+) -> dict[str, Tensor]:
+    """How far a network's prediction in x_t is from its target, the mean over all values.
 
-    Their sum is what ECDP's program trains (Yuan and Yuan 2024), which adds up the values of an image instead.
-    Implements :eq:`eq-ecdp-loss`.
+    For "eps" with "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss`, and for "hybrid"
+    :eq:`eq-ecdp-loss`: the sum of the errors of both heads, as ECDP's program trains it (Yuan and Yuan 2024), where the
+    values of an image are added up instead.
 
     Args:
-        path: makes x_t; its scale must be positive.
-        predict: (z_t, t) to the noise and z_0, with the normalized images z = (x - anchor) / scale.
-        x0: (N, ...) clean images in the working space.
+        path: makes x_t.
+        kind: what the network predicts, see `srbook.parametrizations`.
+        predict: (x_t, t) to the prediction.
+        x0: (N, ...) clean images in the space of the method.
         anchor: broadcastable to `x0`.
         t: (N,) times; above 0 if `by_score`.
         noise: standard normal, shaped like `x0`.
-        distance: "l2", the squared error, or "l1", the absolute error.
-        by_score: weigh the errors by `score_weights`, or by their square roots if they are absolute.
+        distance: "l2", the squared error of DDPM, or "l1", the absolute error of SR3 and SRDiff.
+        by_score: weigh the errors of "eps" or "hybrid" by `score_weights`, or by their square roots if absolute.
 
     Returns:
-        Two scalars, float32 or wider: of the noise and of z_0.
+        "loss", a scalar of float32 or wider; for "hybrid" also its two parts, "noise" and "image".
 
     Raises:
-        ValueError: unknown distance.
+        ValueError: unknown distance or kind, or a kind without weights of the score.
     """
-    _require_distance(distance)
-    z0 = (x0 - anchor) / path.scale
-    z = (path.perturb(x0, anchor, t, noise) - anchor) / path.scale
-    losses = []
-    for predicted, truth, weight in zip(predict(z, t), (noise, z0), score_weights(path, t), strict=True):
-        error = predicted.to(truth.dtype) - truth
-        if by_score:
-            error = error * broadcast(weight.sqrt(), error)
-        losses.append(error.square().mean() if distance == "l2" else error.abs().mean())
-    return losses[0], losses[1]
+    if distance not in get_args(Distance):
+        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")
+    if by_score and kind not in ("eps", "hybrid"):
+        raise ValueError(f'errors of the score are known for "eps" and "hybrid", got {kind!r}')
+    truth = target(path, kind, x0, noise, anchor, t)
+    predicted = predict(path.perturb(x0, anchor, t, noise), t)
+    error = predicted.to(truth.dtype) - truth  # the network may compute in bfloat16, the error not
+    errors = error.chunk(2, dim=1) if kind == "hybrid" else [error]
+    if by_score:
+        weights = score_weights(path, t)[: len(errors)]
+        errors = [error * broadcast(weight.sqrt(), error) for error, weight in zip(errors, weights, strict=True)]
+    losses = [error.square().mean() if distance == "l2" else error.abs().mean() for error in errors]
+    if kind == "hybrid":
+        return {"loss": losses[0] + losses[1], "noise": losses[0], "image": losses[1]}
+    return {"loss": losses[0]}
 
 
 def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
-    """Weights that make squared errors of the noise and of z_0 into squared errors of the score, times scale^2.
+    """Weights that make squared errors of the noise and of z_0 into squared errors of the score, times sigma^2.
 
-    A score from predicted noise is -noise / (scale s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (scale s_t^2).
+    A score from predicted noise is -noise / (sigma s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (sigma s_t^2).
     So the weights are 1 / s^2 and a^2 / s^4. Both grow without bound as t falls to 0.
     Implements :eq:`eq-ecdp-weights`.
 
@@ -180,10 +152,5 @@ def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors shaped like `t`, float64: for the noise and for z_0.
     """
-    a, s = path.signal(t), path.noise(t)
+    a, s = path.signal(t), path.level(t)
     return 1 / s.square(), (a / s.square()).square()
-
-
-def _require_distance(distance: str) -> None:
-    if distance not in get_args(Distance):
-        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")

@@ -1,12 +1,13 @@
 """What a network may predict, and how to read every kind of prediction as a clean image or as noise.
 
-With z = (x - anchor) / scale, a path says z_t = a_t z_0 + s_t noise. A network may predict
+With z = (x - anchor) / sigma, a path says z_t = a_t z_0 + s_t noise. A network may predict
 
 * "eps": the noise;
-* "x0": the clean image, in the working space;
+* "x0": the clean image, in the space of the method;
 * "v": a_t noise - s_t z_0 (Salimans and Ho 2022);
-* "score": the gradient of log p(x_t | x_0) by x_t, which is -noise / (scale s_t);
-* "residual": anchor - x_0 (ResShift's residual).
+* "score": the gradient of log p(x_t | x_0) by x_t, which is -noise / (sigma s_t);
+* "residual": anchor - x_0 (ResShift's residual);
+* "hybrid": the noise and z_0, side by side in the channels (ECDP's two heads).
 
 `target` says what the network should give; `to_x0` and `to_noise` read what it gave. Each reading is direct, so none
 loses digits on a detour through another kind.
@@ -14,11 +15,12 @@ loses digits on a detour through another kind.
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from srbook.paths import AnchoredPath, Time, broadcast
 
-Kind = Literal["eps", "x0", "v", "score", "residual"]
+Kind = Literal["eps", "x0", "v", "score", "residual", "hybrid"]
 
 
 def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Tensor, t: Time) -> Tensor:
@@ -29,13 +31,13 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
     Args:
         path: the path that made x_t.
         kind: what the network predicts.
-        x0: (N, ...) clean images in the working space.
+        x0: (N, ...) clean images in the space of the method.
         noise: the standard normal noise in x_t, shaped like `x0`.
         anchor: broadcastable to `x0`.
         t: times; above 0 for "score".
 
     Returns:
-        Shaped like `x0`.
+        Shaped like `x0`; twice the channels for "hybrid".
 
     Raises:
         ValueError: the kind is unknown, or needs noise that the path does not have.
@@ -47,10 +49,12 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
         return x0
     if kind == "residual":
         return anchor - x0
-    s = broadcast(path.noise(t), x0)
+    if kind == "hybrid":
+        return torch.cat([noise, path.normalized(x0, anchor)], dim=1)
+    s = broadcast(path.level(t), x0)
     if kind == "score":
-        return -noise / (path.scale * s)
-    return broadcast(path.signal(t), x0) * noise - s * (x0 - anchor) / path.scale
+        return -noise / (path.sigma * s)
+    return broadcast(path.signal(t), x0) * noise - s * path.normalized(x0, anchor)
 
 
 def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
@@ -61,7 +65,7 @@ def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: T
     Args:
         path: the path that made x_t.
         kind: what `output` is.
-        output: the prediction, shaped like `x_t`.
+        output: the prediction, shaped like `x_t`; twice the channels for "hybrid", read with lambda = a_t^2.
         x_t: (N, ...) noisy images.
         anchor: broadcastable to `x_t`.
         t: times; the signal must not have vanished for "eps" and "score".
@@ -77,7 +81,9 @@ def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: T
         return output
     if kind == "residual":
         return anchor - output
-    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.noise(t), x_t), path.scale
+    if kind == "hybrid":
+        return hybrid(path, *two_heads(path, output, anchor), x_t, anchor, t)[0]
+    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.level(t), x_t), path.sigma
     if kind == "eps":
         return anchor + (x_t - anchor - sigma * s * output) / a
     if kind == "score":
@@ -89,9 +95,9 @@ def to_noise(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor
     """Read a prediction as the noise in x_t.
 
     Args:
-        path: the path that made x_t; its scale must be positive.
+        path: the path that made x_t; its sigma must be positive.
         kind: what `output` is.
-        output: the prediction, shaped like `x_t`.
+        output: the prediction, shaped like `x_t`; twice the channels for "hybrid", read with lambda = a_t^2.
         x_t: (N, ...) noisy images.
         anchor: broadcastable to `x_t`.
         t: times; above 0 for "x0" and "residual".
@@ -103,17 +109,25 @@ def to_noise(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor
         ValueError: the kind is unknown, or the path has no noise.
     """
     _require_kind(path, kind)
-    if path.scale == 0:
-        raise ValueError("a path of scale 0 has no noise to predict; read the prediction with to_x0")
+    if path.sigma == 0:
+        raise ValueError("a path with sigma = 0 has no noise to predict; read the prediction with to_x0")
     if kind == "eps":
         return output
-    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.noise(t), x_t), path.scale
+    if kind == "hybrid":
+        return hybrid(path, *two_heads(path, output, anchor), x_t, anchor, t)[1]
+    a, s, sigma = broadcast(path.signal(t), x_t), broadcast(path.level(t), x_t), path.sigma
     if kind == "score":
         return -sigma * s * output
     if kind == "v":
-        return (s * (x_t - anchor) / sigma + a * output) / (a**2 + s**2)
+        return (s * path.normalized(x_t, anchor) + a * output) / (a**2 + s**2)
     offset = -output if kind == "residual" else output - anchor
     return (x_t - anchor - a * offset) / (sigma * s)
+
+
+def two_heads(path: AnchoredPath, output: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise and the clean image that a prediction of the kind "hybrid" holds, for `hybrid`."""
+    noise, z0 = output.chunk(2, dim=1)
+    return noise, anchor + path.sigma * z0
 
 
 def hybrid(
@@ -133,9 +147,9 @@ def hybrid(
     Implements :eq:`eq-ecdp-hybrid`.
 
     Args:
-        path: the path that made x_t; its scale must be positive.
+        path: the path that made x_t; its sigma must be positive.
         noise: prediction of the noise, shaped like `x_t`.
-        x0: prediction of the clean image in the working space, shaped like `x_t`.
+        x0: prediction of the clean image in the space of the method, shaped like `x_t`.
         x_t: (N, ...) noisy images.
         anchor: broadcastable to `x_t`.
         t: times above 0.
@@ -177,11 +191,11 @@ def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
     if not 0 < ratio < float("inf"):
         raise ValueError(f"ratio must be a positive number, got {ratio}; use one head alone with weight 0 or 1")
     image = (path.signal(t) * ratio).square()
-    return image / (path.noise(t).square() + image)
+    return image / (path.level(t).square() + image)
 
 
 def _require_kind(path: AnchoredPath, kind: str) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-    if path.scale == 0 and kind in ("eps", "v", "score"):
-        raise ValueError(f"a path of scale 0 has no noise, so {kind!r} means nothing; predict x0 or residual")
+    if path.sigma == 0 and kind not in ("x0", "residual"):
+        raise ValueError(f"a path with sigma = 0 has no noise, so {kind!r} means nothing; predict x0 or residual")

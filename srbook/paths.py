@@ -1,11 +1,11 @@
 """Anchored paths: how every method of the book goes from a clean image to noise, and one step back.
 
-In the working space of a method,
+In the space of a method,
 
-    x_t = anchor + a_t (x_0 - anchor) + scale * s_t * noise
+    x_t = anchor + a_t (x_0 - anchor) + sigma * s_t * noise
 
 with a signal a_t that falls from 1 and a noise level s_t that grows from 0. The marginal alone does not fix the way
-back, so a path also has a transition multiplier m(t|s): Cov(x_s, x_t | x_0) = m s_s^2 scale^2.
+back, so a path also has a transition multiplier m(t|s): Cov(x_s, x_t | x_0) = m s_s^2 sigma^2.
 
 Discrete paths count t = 1..T, and t = 0 is the clean image. Between whole numbers their rates are constant, so each
 chain is a continuous process looked at T times, and has a probability flow.
@@ -25,14 +25,11 @@ def broadcast(value: Tensor, image: Tensor) -> Tensor:
     """Bring a coefficient to the type and device of `image`, shaped so that it multiplies it.
 
     Args:
-        value: shape () for the whole batch, or (N,) with one entry per image.
+        value: shape () for the whole batch, or (N,) with one entry per image; another shape is a ValueError.
         image: (N, ...).
 
     Returns:
         Shape () or (N, 1, ..., 1).
-
-    Raises:
-        ValueError: `value` has another shape.
     """
     if value.ndim == 0:
         return value.to(image)
@@ -44,20 +41,20 @@ def broadcast(value: Tensor, image: Tensor) -> Tensor:
 
 
 class AnchoredPath(ABC):
-    """What all paths share. A subclass gives five functions of time; everything else follows from them.
+    """What all paths share. A subclass gives six functions of time; everything else follows from them.
 
-    Times are numbers, or tensors of shape () or (N,). Coefficients are float64 tensors shaped like the time; results
-    with images have the type and device of the image.
+    Times are numbers, or tensors of shape () or (N,); another shape or a time outside of the path is a ValueError.
+    Coefficients are float64 tensors shaped like the time; results with images have the type and device of the image.
 
     Attributes:
-        scale: standard deviation of the noise where s_t = 1, in the units of the working space; 0 for no noise.
+        sigma: standard deviation of the noise where s_t = 1, in the units of the space; 0 for no noise.
         end: the last time: T for discrete paths, 1 for `ContinuousVP`.
     """
 
-    def __init__(self, scale: float, end: float):
-        if not 0 <= scale < float("inf"):
-            raise ValueError(f"the scale of the noise must be a number of at least 0, got {scale}")
-        self.scale = float(scale)
+    def __init__(self, sigma: float, end: float):
+        if not 0 <= sigma < float("inf"):
+            raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
+        self.sigma = float(sigma)
         self.end = end
 
     @abstractmethod
@@ -65,12 +62,12 @@ class AnchoredPath(ABC):
         """The signal a_t: 1 at t = 0, falling."""
 
     @abstractmethod
-    def noise(self, t: Time) -> Tensor:
+    def level(self, t: Time) -> Tensor:
         """The noise level s_t: 0 at t = 0, growing."""
 
     @abstractmethod
     def transition(self, t: Time, s: Time) -> Tensor:
-        """The multiplier m(t|s) of :eq:`eq-transition`, s <= t: Cov(x_s, x_t | x_0) = m s_s^2 scale^2."""
+        """The multiplier m(t|s) of :eq:`eq-transition`, s <= t: Cov(x_s, x_t | x_0) = m s_s^2 sigma^2."""
 
     @abstractmethod
     def decay_rate(self, t: Time) -> Tensor:
@@ -85,8 +82,8 @@ class AnchoredPath(ABC):
         """The derivative of s_t^2; from below where the rates of a discrete path jump."""
 
     def diffusion(self, t: Time) -> Tensor:
-        """The factor g_t of the Wiener process in the forward equation: g^2 = scale^2 (d(s^2)/dt + 2 s^2 decay)."""
-        return self.scale * (self.variance_rate(t) + 2 * self.decay_rate(t) * self.noise(t).square()).sqrt()
+        """The factor g_t of the Wiener process in the forward equation: g^2 = sigma^2 (d(s^2)/dt + 2 s^2 decay)."""
+        return self.sigma * (self.variance_rate(t) + 2 * self.decay_rate(t) * self.level(t).square()).sqrt()
 
     def times(self, steps: int, last: float = 0.0) -> list[float]:
         """Evenly spaced times from `end` down to `last`, for samplers.
@@ -107,36 +104,39 @@ class AnchoredPath(ABC):
             raise ValueError(f"last must be at least 0 and below the end of the path, {self.end}, got {last}")
         return torch.linspace(self.end, last, steps + 1, dtype=torch.float64, device="cpu").tolist()
 
+    def normalized(self, x: Tensor, anchor: Tensor) -> Tensor:
+        """z = (x - anchor) / sigma, the variable of the published programs.
+
+        Args:
+            x: (N, ...) states, at any time.
+            anchor: broadcastable to `x`.
+
+        Raises:
+            ValueError: sigma is 0.
+        """
+        if self.sigma == 0:
+            raise ValueError("a path with sigma = 0 has no unit to normalize by; give the network x_t itself")
+        return (x - anchor) / self.sigma
+
     def marginal(self, x0: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x_t given the clean image.
 
         Args:
-            x0: (N, ...) clean images in the working space.
+            x0: (N, ...) clean images in the space of the method.
             anchor: the point that the path fades to, broadcastable to `x0`.
             t: times in [0, end].
 
         Returns:
             The mean, shaped like `x0`, and the standard deviation, shape () or (N, 1, ...).
-
-        Raises:
-            ValueError: a time is out of range or has the wrong shape.
         """
-        return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.scale * self.noise(t), x0)
+        return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.sigma * self.level(t), x0)
 
     def perturb(self, x0: Tensor, anchor: Tensor, t: Time, noise: Tensor) -> Tensor:
         """x_t made from the clean image and standard normal noise. Implements :eq:`eq-anchored-path`.
 
         Args:
-            x0: (N, ...) clean images in the working space.
-            anchor: broadcastable to `x0`.
-            t: times in [0, end].
+            x0, anchor, t: as in `marginal`.
             noise: shaped like `x0`.
-
-        Returns:
-            Shaped like `x0`.
-
-        Raises:
-            ValueError: a time is out of range or has the wrong shape.
         """
         mean, std = self.marginal(x0, anchor, t)
         return mean + std * noise
@@ -149,11 +149,8 @@ class AnchoredPath(ABC):
         Args:
             anchor: broadcastable to `noise`.
             noise: (N, ...) standard normal.
-
-        Returns:
-            Shaped like `noise`.
         """
-        return anchor + broadcast(self.scale * self.noise(self.end), noise) * noise
+        return anchor + broadcast(self.sigma * self.level(self.end), noise) * noise
 
     def posterior(
         self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time, s: Time, eta: float = 1.0
@@ -162,10 +159,10 @@ class AnchoredPath(ABC):
 
         Implements :eq:`eq-one-step`.
         With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
-        anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation scale * zeta. Every eta keeps
+        anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation sigma * zeta. Every eta keeps
         the marginals. At eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and
         Abbeel 2020), of ResShift (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is
-        DDIM's (Song, Meng, and Ermon 2021) and that of SinSR's teacher. At scale = 0 it is DeltaDiff's.
+        DDIM's (Song, Meng, and Ermon 2021) and that of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
 
         Args:
             x_t: (N, ...) images at time t.
@@ -179,45 +176,36 @@ class AnchoredPath(ABC):
             The mean, shaped like `x_t`, and the standard deviation, shape () or (N, 1, ...).
 
         Raises:
-            ValueError: `eta` or a time is out of range, or a time has the wrong shape.
+            ValueError: `eta` or a time is out of range.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is deterministic, 1 the posterior")
         t, s = self._moment(t), self._moment(s)
         if t.device.type == "cpu" and s.device.type == "cpu" and not bool(((s < t) & (t > 0)).all()):
             raise ValueError(f"a step back goes from t to a smaller s, got t = {t.tolist()} and s = {s.tolist()}")
-        s_t, s_s = self.noise(t), self.noise(s)
+        s_t, s_s = self.level(t), self.level(s)
         correlation = (self.transition(t, s) * s_s / s_t).square()
         kept = s_s * (1 - eta**2 * (1 - correlation)).sqrt()
         fresh = eta * s_s * (1 - correlation).clamp(min=0).sqrt()  # rounding can leave -1e-17
         offset = x0 - anchor
         residual = x_t - anchor - broadcast(self.signal(t), x_t) * offset
         mean = anchor + broadcast(self.signal(s), x_t) * offset + broadcast(kept / s_t, x_t) * residual
-        return mean, broadcast(self.scale * fresh, x_t)
+        return mean, broadcast(self.sigma * fresh, x_t)
 
     def velocity(self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time) -> Tensor:
         """dx/dt of the probability flow, when `x0` is the prediction of the clean image from x_t.
 
-        Implements :eq:`eq-velocity`.
-        It is the derivative of the marginal at fixed noise (Song et al. 2021). At t = 0 the noise level starts like
-        sqrt(t), and the velocity has no value.
+        The derivative of the marginal at fixed noise (Song et al. 2021): :eq:`eq-velocity`. It has no value at t = 0,
+        where the noise level starts like sqrt(t).
 
         Args:
-            x_t: (N, ...) images at time t.
-            x0: predicted clean images, shaped like `x_t`.
-            anchor: broadcastable to `x_t`.
+            x_t, x0, anchor: as in `posterior`.
             t: times in (0, end].
-
-        Returns:
-            Shaped like `x_t`, in working units per unit of time.
-
-        Raises:
-            ValueError: a time is out of range or has the wrong shape.
         """
         t = self._moment(t)
         if t.device.type == "cpu" and not bool((t > 0).all()):
             raise ValueError(f"the velocity has no value at t = 0, got t = {t.tolist()}; stop at a small positive time")
-        growth = self.variance_rate(t) / (2 * self.noise(t).square())
+        growth = self.variance_rate(t) / (2 * self.level(t).square())
         offset = x0 - anchor
         residual = x_t - anchor - broadcast(self.signal(t), x_t) * offset
         return broadcast(self.signal_rate(t), x_t) * offset + broadcast(growth, x_t) * residual
@@ -233,30 +221,25 @@ class AnchoredPath(ABC):
 
 
 class _Decaying(AnchoredPath):
-    """Paths with a_t = exp(-D_t) and s_t^2 = 1 - a_t^2: both are functions of the decay D_t alone."""
+    """Paths with a_t = exp(-D_t), s_t^2 = 1 - a_t^2, and m(t|s) = a_t / a_s: functions of the decay D_t alone."""
 
     @abstractmethod
     def decay(self, t: Time) -> Tensor:
         """D_t = -log a_t: 0 at t = 0, growing."""
 
     def signal(self, t: Time) -> Tensor:
-        """The signal a_t = exp(-D_t)."""
         return torch.exp(-self.decay(t))
 
-    def noise(self, t: Time) -> Tensor:
-        """The noise level s_t = sqrt(1 - exp(-2 D_t))."""
+    def level(self, t: Time) -> Tensor:
         return torch.expm1(-2 * self.decay(t)).neg().sqrt()
 
     def transition(self, t: Time, s: Time) -> Tensor:
-        """The multiplier m(t|s) = a_t / a_s."""
         return torch.exp(self.decay(s) - self.decay(t))
 
     def signal_rate(self, t: Time) -> Tensor:
-        """The derivative -D'_t a_t."""
         return -self.decay_rate(t) * self.signal(t)
 
     def variance_rate(self, t: Time) -> Tensor:
-        """The derivative 2 D'_t a_t^2."""
         return 2 * self.decay_rate(t) * self.signal(t).square()
 
 
@@ -268,24 +251,22 @@ class ContinuousVP(_Decaying):
     Args:
         beta_min: rate at t = 0, positive.
         beta_max: rate at t = 1, at least `beta_min`.
-        scale: 0.2 in ECDP, with images in [0, 1].
+        sigma: 0.2 in ECDP, with images in [0, 1].
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, scale: float = 1.0):
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, sigma: float = 1.0):
         if not 0 < beta_min <= beta_max < float("inf"):
             raise ValueError(f"need 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
-        super().__init__(scale, 1.0)
+        super().__init__(sigma, 1.0)
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def decay(self, t: Time) -> Tensor:
-        """D_t, half the integral of the rate."""
         return vp_decay(self._moment(t), self.beta_min, self.beta_max)
 
     def decay_rate(self, t: Time) -> Tensor:
-        """Half the rate beta(t)."""
         return vp_beta(self._moment(t), self.beta_min, self.beta_max) / 2
 
 
@@ -314,36 +295,23 @@ class _Stepped(AnchoredPath):
     """Paths of T steps: `times` gives whole numbers."""
 
     def times(self, steps: int, last: float = 0.0) -> list[float]:
-        """Evenly spaced times from T down to `last`, rounded to whole numbers.
-
-        Args:
-            steps: number of steps between them, from 1 to T - `last`.
-            last: the time to stop at, a whole number from 0 to below T.
-
-        Returns:
-            `steps` + 1 falling whole numbers.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
+        """As in every path, rounded to whole numbers: from 1 to T - `last` steps, and a whole `last`."""
         if last != int(last) or (isinstance(steps, int) and steps > self.end - last):
             raise ValueError(f"this path has {self.end:g} whole steps, got steps={steps} down to time {last:g}")
         return [float(round(t)) for t in super().times(steps, last)]
 
 
 class _SteppedDecay(_Stepped, _Decaying):
-    """Paths of T steps given by how much -log a_t grows in each."""
+    """Paths of T steps, given by how much -log a_t grows in each."""
 
-    def __init__(self, increments: Tensor, scale: float):
-        super().__init__(scale, float(len(increments)))
+    def __init__(self, increments: Tensor, sigma: float):
+        super().__init__(sigma, float(len(increments)))
         self._table = _Tabled(increments)
 
     def decay(self, t: Time) -> Tensor:
-        """D_t = -log a_t."""
         return self._table(self._moment(t))
 
     def decay_rate(self, t: Time) -> Tensor:
-        """The growth of D_t in the step that ends at or after t."""
         return self._table.rate(self._moment(t))
 
 
@@ -351,21 +319,21 @@ class DiscreteVP(_SteppedDecay):
     """DDPM's chain (Ho, Jain, and Abbeel 2020): a_t = sqrt(abar_t), s_t = sqrt(1 - abar_t).
 
     Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior`.
-    The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, the scale, and the betas.
+    The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, sigma, and the betas.
 
     Args:
         betas: (T,) variances of the steps, strictly between 0 and 1.
-        scale: 1 in images from -1 to 1, so 0.5 in images from 0 to 1.
+        sigma: 1 in images from -1 to 1, so 0.5 in images from 0 to 1.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, betas: Tensor, scale: float = 1.0):
+    def __init__(self, betas: Tensor, sigma: float = 1.0):
         betas = _require_table(betas, "betas")
         if not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie strictly between 0 and 1, got {betas.min():.4g} to {betas.max():.4g}")
-        super().__init__(-0.5 * torch.log1p(-betas), scale)
+        super().__init__(-0.5 * torch.log1p(-betas), sigma)
 
 
 class MeanReverting(_SteppedDecay):
@@ -373,17 +341,17 @@ class MeanReverting(_SteppedDecay):
 
     Args:
         thetas: (T,) reversion in each step, theta_t dt, positive.
-        scale: lambda of the paper; 30/255 in the released super-resolution, with images in [0, 1].
+        sigma: lambda of the paper; 30/255 in the released super-resolution, with images in [0, 1].
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, thetas: Tensor, scale: float = 30 / 255):
+    def __init__(self, thetas: Tensor, sigma: float = 30 / 255):
         thetas = _require_table(thetas, "thetas")
         if not bool((thetas > 0).all()):
             raise ValueError(f"thetas must be positive, got {thetas.min():.4g}")
-        super().__init__(thetas, scale)
+        super().__init__(thetas, sigma)
 
 
 class ResidualShift(_Stepped):
@@ -393,7 +361,7 @@ class ResidualShift(_Stepped):
 
     Args:
         sqrt_etas: (T,) square roots of the shares, strictly increasing, above 0 and at most 1.
-        kappa: the scale, in the units of the latent; 2 in the released configurations.
+        kappa: sigma, in the units of the latent; 2 in the released configurations.
 
     Raises:
         ValueError: an argument is out of range.
@@ -408,27 +376,21 @@ class ResidualShift(_Stepped):
         self._table = _Tabled(increments)
 
     def signal(self, t: Time) -> Tensor:
-        """The signal a_t = 1 - eta_t."""
         return 1 - self._table(self._moment(t))
 
-    def noise(self, t: Time) -> Tensor:
-        """The noise level s_t = sqrt(eta_t)."""
+    def level(self, t: Time) -> Tensor:
         return self._table(self._moment(t)).sqrt()
 
     def transition(self, t: Time, s: Time) -> Tensor:
-        """The multiplier m = 1: the increments of the noise are independent."""
-        return torch.ones_like(self._moment(t) - self._moment(s))
+        return torch.ones_like(self._moment(t) - self._moment(s))  # the increments of the noise are independent
 
     def decay_rate(self, t: Time) -> Tensor:
-        """Zero: nothing is forgotten."""
-        return torch.zeros_like(self._moment(t))
+        return torch.zeros_like(self._moment(t))  # nothing is forgotten
 
     def signal_rate(self, t: Time) -> Tensor:
-        """Minus the growth of eta in the step that ends at or after t."""
         return -self.variance_rate(t)
 
     def variance_rate(self, t: Time) -> Tensor:
-        """The growth of eta in the step that ends at or after t."""
         return self._table.rate(self._moment(t))
 
 

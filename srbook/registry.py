@@ -8,8 +8,12 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from srbook.degradations import build_degradation
 from srbook.files import load_tensors
+from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
+from srbook.methods.base import FORMAT
+from srbook.methods.renamed import present_arguments
 from srbook.training.config import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -23,18 +27,25 @@ class Preset(BaseModel):
         name: the file's name without `.yaml`.
         summary: one line for tables.
         source: bibliography key of the paper, empty for our own.
+        extends: the preset whose contents this one changes: mappings are merged, all else is replaced.
         method: a key of `srbook.methods.METHODS`.
         arguments: the method's constructor arguments.
-        training: settings of its training by stage (`Method.stages`), empty where nothing is trained.
+        degradation: how the low-resolution images are made, as `srbook.degradations.build_degradation` takes it.
+        starts_from: whose weights the training begins with: a name or a file for `load`. None begins with fresh ones.
+        training: settings of its training by stage (`Method.stages`), empty where nothing is trained. Only a preset
+            that starts from weights may leave stages out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    summary: str
+    summary: str = ""
     source: str = ""
+    extends: str | None = None
     method: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+    degradation: str | dict[str, Any] = "bicubic"
+    starts_from: str | None = None
     training: dict[str, TrainingConfig] = Field(default_factory=dict)
 
 
@@ -49,15 +60,46 @@ def trained() -> list[str]:
 
 
 def read_preset(name: str) -> Preset:
-    """The preset of that name.
+    """The preset of that name, with all that it extends.
+
+    Args:
+        name: from `presets()`, or the path of a `.yaml` file of your own.
 
     Raises:
-        ValueError: there is none; the message lists those that exist.
+        FileNotFoundError: no such file.
+        ValueError: no such preset, and the message lists those that exist; or what it says does not fit together.
     """
-    if name not in presets():
-        raise ValueError(f"unknown preset {name!r}; choose from {', '.join(presets())}")
-    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
-    return Preset(name=name, **yaml.safe_load(text))
+    preset = Preset(name=Path(name).stem, **_contents(name))
+    try:
+        _require_consistent(preset)
+    except ValueError as error:
+        raise ValueError(f"preset {name!r}: {error}") from error
+    return preset
+
+
+def begin_from(method: Method, preset: Preset) -> None:
+    """Give a fresh method the weights that its preset starts from, if it starts from any.
+
+    All of them must have a place in the method, which may have more weights than that.
+
+    Raises:
+        FileNotFoundError: the weights are absent; says how to get them.
+        ValueError: they are not those of a method, or do not fit.
+    """
+    if preset.starts_from is None:
+        return
+    try:
+        weights = load(preset.starts_from).state_dict()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{preset.name} starts from the weights of {preset.starts_from!r}: {error}") from error
+    own = method.state_dict()
+    unfit = [name for name, tensor in weights.items() if name not in own or own[name].shape != tensor.shape]
+    if unfit:
+        raise ValueError(
+            f"{preset.name} starts from {preset.starts_from!r}, but {len(unfit)} of its {len(weights)} tensors have no "
+            f"place of their shape in the method, {unfit[0]!r} first"
+        )
+    method.load_state_dict(weights, strict=False)
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -75,7 +117,7 @@ def build(preset: str, **overrides: Any) -> Method:
     """A method with fresh weights.
 
     Args:
-        preset: a name from `srbook.presets()`.
+        preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
         overrides: replace arguments of the method; dicts are merged, so
             `build("rrdb", scale=2, network={"blocks": 4})` keeps the other arguments of the network.
 
@@ -83,7 +125,11 @@ def build(preset: str, **overrides: Any) -> Method:
         ValueError: unknown preset or argument.
     """
     description = read_preset(preset)
-    return _construct(description.method, _merge(description.arguments, overrides))
+    method = _construct(description.method, _merge(description.arguments, overrides))
+    missing = [name for name, part in method.named_children() if isinstance(part, Frozen) and part.missing]
+    if missing:
+        raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
+    return method
 
 
 def load(checkpoint_or_name: str | Path) -> Method:
@@ -118,33 +164,93 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") != "srbook-method-1" or "config" not in metadata:
+    if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
             "Method.save or a training run wrote (weights.safetensors)."
         )
     config = json.loads(metadata["config"])
     with torch.device("meta"):  # fresh weights would be drawn in vain
-        method = _construct(config["method"], config["arguments"])
+        method = _construct(config["method"], present_arguments(config["method"], config["arguments"]))
+        if "stage" in config:  # files of the first versions have none
+            method.begin(config["stage"])
+    carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
     try:
         method.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit the method they name ({error})") from error
+    for name, wanted in config.get("frozen", {}).items():
+        part, prefix = method.get_submodule(name), f"frozen/{name}/"
+        if own := {key.removeprefix(prefix): tensor for key, tensor in carried.items() if key.startswith(prefix)}:
+            part.load(own)
+        if part.hash != wanted:
+            has = f"another one is there ({part.hash})" if part.hash else "it is missing"
+            raise FileNotFoundError(
+                f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the "
+                "file written again with Method.save(path, carry=True)."
+            )
     return method.eval()
 
 
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
-    if kind not in METHODS:
-        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+    _require_known(kind)
     try:
         return METHODS[kind](**arguments)
     except TypeError as error:
         raise ValueError(f"method {kind!r} does not take these arguments: {error}") from error
 
 
-def _merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a preset's file says, on top of what it extends; `heirs` are the presets that led here."""
+    if name in heirs:
+        raise ValueError(f"presets extend each other in a circle: {' -> '.join((*heirs, name))}")
+    if Path(name).suffix in (".yaml", ".yml"):
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such preset file: {name}")
+    elif name in presets():
+        path = _PRESETS / f"{name}.yaml"
+    else:
+        who = f"preset {heirs[-1]!r} extends the " if heirs else ""
+        raise ValueError(f"{who}unknown preset {name!r}; choose from {', '.join(presets())}, or give a .yaml file")
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {error}") from error
+    if not isinstance(own, dict):
+        raise ValueError(
+            f"{name} is no preset: it must hold a mapping with the method, its arguments, and its training"
+        )
+    base = own.get("extends")
+    return own if base is None else _merge(_contents(base, (*heirs, name)), own)
+
+
+def _require_consistent(preset: Preset) -> None:
+    _require_known(preset.method)
+    stages = METHODS[preset.method].stage_names()
+    named = list(preset.training)
+    if named != [stage for stage in stages if stage in named]:
+        raise ValueError(f"{preset.method} has the stages {', '.join(stages)}; training has {', '.join(named)}")
+    if named and len(named) < len(stages) and preset.starts_from is None:
+        absent = next(stage for stage in stages if stage not in named)
+        raise ValueError(f"training leaves out the stage {absent}, and no starts_from says whose weights bring it")
+    build_degradation(preset.degradation, preset.arguments.get("scale", 4))
+    origin = preset.starts_from
+    if origin is not None and (origin == preset.name or not (origin in presets() or origin.endswith(".safetensors"))):
+        raise ValueError(f"starts_from must be another preset or a .safetensors file, got {origin!r}")
+
+
+def _require_known(kind: str) -> None:
+    if kind not in METHODS:
+        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged at every depth, unless they are of another kind: those take no arguments of the former."""
     merged = dict(base)
-    for key, value in overrides.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+    for key, value in changes.items():
+        former = merged.get(key)
+        both = isinstance(value, dict) and isinstance(former, dict)
+        alike = both and value.get("kind", former.get("kind")) == former.get("kind")
+        merged[key] = _merge(former, value) if alike else value
     return merged

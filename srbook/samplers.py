@@ -1,6 +1,6 @@
 """Ways back from noise to an image: pure functions over an anchored path and a denoiser.
 
-A denoiser is a function `denoise(x_t, t) -> x_0` in the working space of a method; t has shape (N,) and the type of
+A denoiser is a function `denoise(x_t, t) -> x_0` in the space of a method; t has shape (N,) and the type of
 x_t. Every call counts as one network evaluation. Gradients flow unless the caller turns them off.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from srbook.paths import AnchoredPath, broadcast
+from srbook.random import normal
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["euler", "heun", "rk4", "dopri5"]
@@ -25,7 +26,7 @@ class SampleResult:
     """The outcome of one `Method.upscale` call, or of one sampler.
 
     Attributes:
-        image: (N, 3, sH, sW) in [0, 1]; from a sampler, the last state in the working space.
+        image: (N, 3, sH, sW) in [0, 1]; from a sampler, the last state in the space of the method.
         trajectory: intermediate images, first to last, each shaped like `image`; empty when none were kept.
         times: the time of each entry of `trajectory`.
         nfe: number of network evaluations per image; 0 for bicubic, 1 for a regression network.
@@ -58,7 +59,7 @@ def ancestral(
 
     DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
     right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance
-    of the way out, scale^2 (s_t^2 - m(t|s)^2 s_s^2): beta_t in DDPM's whole steps, and the choice of SR3's paper. The
+    of the way out, sigma^2 (s_t^2 - m(t|s)^2 s_s^2): beta_t in DDPM's whole steps, and the choice of SR3's paper. The
     smaller the steps, the less they differ.
 
     Args:
@@ -89,8 +90,8 @@ def ancestral(
         if eta == 0 or s == 0:
             return mean
         if variance == "forward":
-            std = std * broadcast(path.noise(t) / path.noise(s), x)
-        return mean + std * _normal(x, generator)
+            std = std * broadcast(path.level(t) / path.level(s), x)
+        return mean + std * normal(x.shape, x, generator)
 
     return _walk(path, step, x, times, keep, evaluations=1)
 
@@ -139,7 +140,7 @@ def probability_flow(
         times: falling, at least two, all above 0, where the velocity has no value: `path.times(steps, last=...)`.
         solver: "euler", "heun", or "rk4" with 1, 2, or 4 evaluations a step; or "dopri5".
         rtol: relative tolerance of "dopri5", positive; the other solvers do not use it.
-        atol: absolute tolerance of "dopri5", in working units, positive.
+        atol: absolute tolerance of "dopri5", in units of the space, positive.
         keep: keep the state at every time. Those of "dopri5" are interpolated inside its steps.
         adjoint: every tensor inside `denoise` that shall get a gradient, leaves or not; only with "dopri5". What is
             not among them, the anchor included, gets none; `x` always does. None may be computed from another, or the
@@ -198,7 +199,7 @@ def reverse_sde(
     Implements :eq:`eq-reverse-sde`.
 
     Args:
-        path: the path to walk back; its scale must be positive.
+        path: the path to walk back; its sigma must be positive.
         denoise: predicts the clean image.
         x: (N, ...) state at `times[0]`.
         anchor: broadcastable to `x`.
@@ -211,16 +212,16 @@ def reverse_sde(
         The state at the last time; nfe is the number of steps.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, or are too few; or `eta` or the scale is out of range.
+        ValueError: `times` do not fall, leave the path, or are too few; or `eta` or sigma is out of range.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is the probability flow, 1 the reverse process")
-    if path.scale == 0:
-        raise ValueError("a path of scale 0 has no stochastic equation; use ancestral or probability_flow")
+    if path.sigma == 0:
+        raise ValueError("a path with sigma = 0 has no stochastic equation; use ancestral or probability_flow")
 
     def step(x: Tensor, t: float, s: float) -> Tensor:
         mean, std = euler_maruyama(path, x, _call(denoise, x, t), anchor, t, s, eta)
-        return mean if eta == 0 else mean + std * _normal(x, generator)
+        return mean if eta == 0 else mean + std * normal(x.shape, x, generator)
 
     return _walk(path, step, x, times, keep, evaluations=1)
 
@@ -231,7 +232,7 @@ def euler_maruyama(
     """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde`.
 
     Args:
-        path: the path; its scale must be positive.
+        path: the path; its sigma must be positive.
         x_t: (N, ...) state at time t.
         x0: predicted clean images, shaped like `x_t`.
         anchor: broadcastable to `x_t`.
@@ -339,9 +340,3 @@ def _falling(path: AnchoredPath, times: Sequence[float]) -> list[float]:
 
 def _call(denoise: Denoiser, x: Tensor, t: float) -> Tensor:
     return denoise(x, x.new_full((len(x),), t))
-
-
-def _normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise drawn where the generator lives, so that a seed gives the same image on every device."""
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)

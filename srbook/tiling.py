@@ -12,9 +12,8 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
-from srbook.images import require_images
+from srbook.images import clip, require_images
 from srbook.methods.base import Method
-from srbook.methods.diffusion import Diffusion
 from srbook.progress import Progress
 
 
@@ -109,7 +108,7 @@ def upscale_tiled(
     device = next((parameter.device for parameter in method.parameters()), image.device)
     result = torch.zeros(batch, 3, scale * height, scale * width, device=image.device)
     grid = list(product(enumerate(tops), enumerate(lefts)))
-    inner = progress is not None and len(grid) == 1 and isinstance(method, Diffusion)
+    inner = progress is not None and len(grid) == 1 and method.samples
     with Progress(len(grid), progress or "", unit="tile", enabled=progress is not None and not inner) as bar:
         for (i, top), (j, left) in grid:
             piece = image[..., top : top + tile, left : left + tile].to(device)
@@ -119,4 +118,6 @@ def upscale_tiled(
             across = slice(scale * left, scale * (left + tile))
             result[..., down, across] += rows[i, down, None] * columns[j, across] * upscaled
             bar.update()
-    return result.clamp_(0, 1)
+    for plane in result.flatten(0, 1):  # one by one: a copy of the result could be too much
+        plane.copy_(clip(plane))
+    return result

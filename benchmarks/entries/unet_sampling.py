@@ -45,15 +45,15 @@ def entry() -> Entry:
 
 def reverse_step(net: nn.Module, lr: Tensor, x: Tensor, dtype: torch.dtype = torch.float32) -> Callable[[], Tensor]:
     """The step that leaves time STEP. The networks predict noise; the start is that of a sampler."""
-    path = DiscreteVP(linear_betas(2000, 1e-6, 1e-2), scale=0.5)
+    path = DiscreteVP(linear_betas(2000, 1e-6, 1e-2), sigma=0.5)
     anchor = torch.tensor(0.5)
-    a, s = float(path.signal(STEP)), float(path.noise(STEP))
+    a, s = float(path.signal(STEP)), float(path.level(STEP))
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        z = (x - anchor) / path.scale
+        z = (x - anchor) / path.sigma
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             noise = net(torch.cat([2 * lr - 1, z], dim=1), torch.full_like(t, a))
-        return (anchor + path.scale * (z - s * noise.float()) / a).clamp(0, 1)
+        return (anchor + path.sigma * (z - s * noise.float()) / a).clamp(0, 1)
 
     @torch.no_grad()
     def run() -> Tensor:

@@ -41,7 +41,7 @@ def run(lab: Lab) -> dict[str, Any]:
                 method = srbook.build(PRESET, anchor=ANCHORS[diffuses], **ENTROPY[name])
                 method.predictor.load_state_dict(trained[name].predictor.state_dict())
             run_name = f"{name}-{diffuses}"
-            lab.train(run_name, method, training["diffusion"], method.stages[-1])
+            lab.train(run_name, method, training["diffusion"], method.stage_names()[-1])
             rows.append({"predictor": name, "diffuses": diffuses, **lab.measure(run_name, sampled(method))})
     return {"preset": PRESET, "sampling_steps": STEPS, "predictors": predictors, "rows": rows}
 

@@ -8,7 +8,7 @@ import srbook
 from srbook.cli import data
 from srbook.cli.doctor import doctor
 from srbook.cli.errors import Commands
-from srbook.cli.evaluate import evaluate
+from srbook.cli.evaluate import EvaluateCommand, evaluate
 from srbook.cli.notebooks import notebooks
 from srbook.cli.presets import presets
 from srbook.cli.train import train
@@ -56,7 +56,7 @@ def main(
 
 
 for command in (upscale, train, evaluate, presets):
-    app.command()(command)
+    app.command(cls=EvaluateCommand if command is evaluate else None)(command)
 app.add_typer(data.app, name="data")
 for command in (doctor, notebooks):
     app.command()(command)

@@ -2,11 +2,15 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from srbook.cli.inputs import Device, choose_device
+
+if TYPE_CHECKING:
+    from srbook.metrics import Metric
 
 
 class ProtocolName(str, Enum):
@@ -14,6 +18,19 @@ class ProtocolName(str, Enum):
 
     A = "A"
     B = "B"
+
+
+class EvaluateCommand(TyperCommand):
+    """Lists the metrics and the degradations below the options, from their tables."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from srbook.degradations import DEGRADATIONS
+        from srbook.metrics import METRICS
+
+        with formatter.section("Metrics"):
+            formatter.write_dl([(metric.name, _about(metric)) for metric in METRICS.values()])
+        with formatter.section("Degradations"):
+            formatter.write_text(", ".join(DEGRADATIONS))
 
 
 def evaluate(
@@ -29,7 +46,10 @@ def evaluate(
     ] = None,
     scale: Annotated[int, typer.Option(min=2, help="Magnification.")] = 4,
     protocol: Annotated[ProtocolName, typer.Option(help="How it is measured; see below.")] = ProtocolName.A,
-    metrics: Annotated[str, typer.Option(help="Some of psnr,ssim,lpips.")] = "psnr,ssim",
+    metrics: Annotated[str, typer.Option(help="Some of those listed below, with commas.")] = "psnr,ssim",
+    degradation: Annotated[
+        str, typer.Option(help="How images are shrunk, as in a preset: bicubic, or {kind: noisy, std: 0.05}.")
+    ] = "bicubic",
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Sampling steps of the models that sample.", show_default="the model's own"),
@@ -57,10 +77,12 @@ def evaluate(
 
     import srbook
     from srbook.cli.images import open_test_images
+    from srbook.degradations import build_degradation
     from srbook.evaluation import evaluate as run
     from srbook.metrics import PROTOCOLS
 
     where = choose_device(device)
+    how = build_degradation(_description(degradation), scale)
     names = model or ["rrdb-small"]
     methods = {_label(name): srbook.load(name).to(where) for name in names}
     if len(methods) < len(names):
@@ -70,6 +92,7 @@ def evaluate(
         open_test_images(data),
         scale=scale,
         protocol=PROTOCOLS[protocol.value],
+        degradation=how,
         metrics=tuple(metric.strip() for metric in metrics.split(",")),
         steps=steps,
         seed=seed,
@@ -79,6 +102,34 @@ def evaluate(
     if save is not None:
         table.save(save)
         typer.echo(f"\nSaved to {save}")
+
+
+def _about(metric: "Metric") -> str:
+    words = [metric.title]
+    if metric.better is not None:
+        words.append(f"{metric.better} is better")
+    if not metric.needs_truth:
+        words.append("needs no truth")
+    if metric.per == "set":
+        words.append("of the whole set")
+    return ", ".join(words)
+
+
+def _description(text: str) -> str | dict[str, Any]:
+    """A degradation as YAML writes it.
+
+    Raises:
+        ValueError: neither a name nor a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, str | dict):
+        raise ValueError(f"--degradation must be a name or a mapping such as {{kind: noisy, std: 0.05}}, got {text!r}")
+    return content
 
 
 def _label(model: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from srbook.data import ImageFolder, catalog, held_out_samples, training_samples
-from srbook.degradations import crop_to_multiple
+from srbook.images import crop_to_multiple
 
 SAMPLES = "samples"
 VALIDATION_IMAGES = 5

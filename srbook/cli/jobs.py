@@ -9,6 +9,7 @@ import torch
 
 from srbook.data import IMAGE_SUFFIXES, image_files, read_picture, require_writable, write_picture
 from srbook.degradations import bicubic_upsample
+from srbook.images import clip
 from srbook.methods import Method
 from srbook.progress import is_static
 from srbook.tiling import upscale_tiled
@@ -89,6 +90,6 @@ def upscale_file(
         generator=torch.Generator(device).manual_seed(seed),
         progress=job.source.name if sys.stderr.isatty() or is_static() else None,
     )
-    alpha = None if picture.alpha is None else bicubic_upsample(picture.alpha, method.scale).clamp(0, 1)
+    alpha = None if picture.alpha is None else clip(bicubic_upsample(picture.alpha, method.scale))
     write_picture(job.target, replace(picture, rgb=rgb, alpha=alpha))
     return rgb.shape[-2], rgb.shape[-1]

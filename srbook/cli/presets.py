@@ -19,19 +19,19 @@ def presets(
         srbook presets
         srbook presets rrdb-small
     """
-    from srbook import catalog
+    from srbook import registry
 
     if name is not None:
         import yaml
 
-        preset = catalog.read_preset(name).model_dump(mode="json")
+        preset = registry.read_preset(name).model_dump(mode="json")
         typer.echo(yaml.safe_dump(preset, sort_keys=False, allow_unicode=True).rstrip())
         return
 
-    shipped = catalog.trained()
+    shipped = registry.trained()
     rows = [("name", "method", "parameters", "weights", "summary")]
-    for each in catalog.presets():
-        preset = catalog.read_preset(each)
+    for each in registry.presets():
+        preset = registry.read_preset(each)
         rows.append(
             (
                 each,

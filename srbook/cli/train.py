@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 def train(
     preset: Annotated[
-        str, typer.Option("--preset", "-p", help="What to train; srbook presets lists them.", show_default=False)
+        str,
+        typer.Option(
+            "--preset", "-p", help="What to train: a name from srbook presets, or a .yaml file.", show_default=False
+        ),
     ],
     data: Annotated[
         str,
@@ -63,7 +66,7 @@ def train(
     if not description.training:
         raise ValueError(f"{preset} has nothing to train")
     where = choose_device(device)
-    output = output or Path("runs") / preset
+    output = output or Path("runs") / description.name
     chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     changes = {name: value for name, value in chosen.items() if value is not None}
     configs = {stage: _with(config, changes) for stage, config in description.training.items()}
@@ -73,6 +76,7 @@ def train(
     from srbook.accel import keep_freed_memory
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
+    from srbook.degradations import build_degradation
     from srbook.training import Trainer
     from srbook.training.checkpoint import latest_checkpoint
 
@@ -82,14 +86,16 @@ def train(
     watched = open_validation_images(validation, data, method.scale)
     weights = sum(parameter.numel() for parameter in method.parameters())
     typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    for stage in method.stages:
-        config, folder = configs[stage], output if stage == method.stages[-1] else output / stage
+    stages = method.stage_names()
+    for stage in stages:
+        config, folder = configs[stage], output if stage == stages[-1] else output / stage
         batches = PairedPatches(
             images,
             scale=method.scale,
             patch_size=config.patch_size,
             batch_size=config.batch_size,
             seed=config.seed,
+            degradation=build_degradation(description.degradation, method.scale),
         )
         checkpoint = latest_checkpoint(folder) if resume else None
         trainer = Trainer(
@@ -102,8 +108,8 @@ def train(
             device=where.type,
             restart=not resume,
         )
-        if len(method.stages) > 1:
-            typer.echo(f"Stage {method.stages.index(stage) + 1} of {len(method.stages)}: {stage}")
+        if len(stages) > 1:
+            typer.echo(f"Stage {stages.index(stage) + 1} of {len(stages)}: {stage}")
         if checkpoint is not None:
             typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
         with keep_freed_memory():

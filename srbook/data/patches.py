@@ -1,6 +1,6 @@
 """Training batches: aligned pairs of patches, each batch a pure function of the seed and its number."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from srbook.data.cache import ByteCache
 from srbook.data.decode import stored_size
 from srbook.data.folder import ImageFolder
 from srbook.data.io import pixels_to_image, read_pixels
-from srbook.degradations import bicubic_downsample, crop_to_multiple
-from srbook.images import require_images, round_to_8bit
+from srbook.degradations import Bicubic, Degradation
+from srbook.images import crop_to_multiple, require_images, round_to_8bit
+from srbook.random import keyed
 
 Pair = tuple[Tensor, Tensor]
 SYMMETRIES = 8
@@ -25,8 +26,12 @@ class PairedPatches:
     A batch depends on the seed and its number and on nothing else: not on the batches before it, nor on how many
     processes prepare them. So a training run that goes on at step i sees what it would have seen.
 
-    Each image is degraded once and as a whole, and patches are cut from the result. Degrading a cut-out instead
-    would put the mirrored borders of resizing into every patch, which test images do not have.
+    A deterministic degradation is applied once to each whole image, and patches are cut from the result. Degrading a
+    cut-out instead would put the mirrored borders of resizing into every patch, which test images do not have. A random
+    degradation is drawn anew for each patch, by a generator that seed, batch, and position in the batch fix. Degrading
+    the whole image for every patch would take far longer, so it gets the patch with as much of the image around it as
+    its `reach`, which keeps mirrored borders out as well.
+
     Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid
     are equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to
     one of the eight symmetries of the square.
@@ -41,7 +46,7 @@ class PairedPatches:
         patch_size: side of the high-resolution patches, a multiple of `scale`.
         batch_size: patches per batch.
         seed: a whole number of at least 0.
-        degrade: makes (N, 3, H / scale, W / scale) of (N, 3, H, W) and the scale. It must be deterministic.
+        degradation: of this scale; None is MATLAB's bicubic.
 
     Raises:
         ValueError: an argument out of range, or an image smaller than a patch; names it.
@@ -56,7 +61,7 @@ class PairedPatches:
         patch_size: int,
         batch_size: int,
         seed: int = 0,
-        degrade: Callable[[Tensor, int], Tensor] = bicubic_downsample,
+        degradation: Degradation | None = None,
     ):
         counts = {"scale": scale, "patch_size": patch_size, "batch_size": batch_size}
         for name, value in counts.items():
@@ -71,9 +76,11 @@ class PairedPatches:
         if not isinstance(images, ImageFolder):
             images = [_single(image, f"image {i}") for i, image in enumerate(images)]
         self.images, self.scale, self.patch_size, self.batch_size = images, scale, patch_size, batch_size
-        self.seed, self.degrade = seed, degrade
+        self.seed, self.degradation = seed, Bicubic(scale) if degradation is None else degradation
+        if self.degradation.scale != scale:
+            raise ValueError(f"the degradation shrinks {self.degradation.scale} times, the patches {scale} times")
         limit = images.cache_bytes if isinstance(images, ImageFolder) else 2 * sum(image.nbytes for image in images)
-        self._cache: ByteCache[Pair] = ByteCache(limit, size=_nbytes)
+        self._cache: ByteCache[tuple[Tensor, ...]] = ByteCache(limit, size=_nbytes)
         self._ends = np.cumsum([self._positions(i) for i in range(len(images))])
 
     def __getitem__(self, index: int) -> Pair:
@@ -97,9 +104,13 @@ class PairedPatches:
         lr = torch.empty(self.batch_size, 3, small, small, dtype=torch.uint8)
         for i, (position, turn) in enumerate(zip(positions.tolist(), turns.tolist(), strict=True)):
             image = int(np.searchsorted(self._ends, position, side="right"))
-            whole_hr, whole_lr = self._cache.get(image, partial(self._pair, image))
-            top, left = divmod(int(self._ends[image]) - 1 - position, whole_lr.shape[-1] - small + 1)
-            lr[i] = symmetry(whole_lr[:, top : top + small, left : left + small], turn)
+            whole_hr, *whole_lr = self._cache.get(image, partial(self._kept, image))
+            top, left = divmod(int(self._ends[image]) - 1 - position, whole_hr.shape[-1] // self.scale - small + 1)
+            if whole_lr:
+                small_patch = whole_lr[0][:, top : top + small, left : left + small]
+            else:
+                small_patch = self._draw(whole_hr, top, left, keyed(self.seed, index, i))
+            lr[i] = symmetry(small_patch, turn)
             top, left = top * self.scale, left * self.scale
             hr[i] = symmetry(whole_hr[:, top : top + size, left : left + size], turn)
         return hr.float().div_(255), lr.float().div_(255)
@@ -118,15 +129,31 @@ class PairedPatches:
         small = self.patch_size // self.scale
         return (height // self.scale - small + 1) * (width // self.scale - small + 1)
 
-    def _pair(self, index: int) -> Pair:
-        """An image and its degraded version: uint8, (3, H, W) and (3, H / scale, W / scale)."""
+    def _kept(self, index: int) -> tuple[Tensor, ...]:
+        """What memory holds of an image: (3, H, W) uint8, and its low-resolution version where that is always one."""
         hr = _read_8bit(self.images.paths[index]) if isinstance(self.images, ImageFolder) else self.images[index]
-        hr = crop_to_multiple(hr, self.scale)
-        lr = self.degrade(hr.float().div(255), self.scale)
+        hr = crop_to_multiple(hr, self.scale)[0]
+        return (hr, self._degrade(hr, None)) if self.degradation.deterministic else (hr,)
+
+    def _draw(self, hr: Tensor, top: int, left: int, generator: torch.Generator) -> Tensor:
+        """A low-resolution patch of a random degradation, from as much of the image as it depends on."""
+        small, reach = self.patch_size // self.scale, self.degradation.reach
+        first = [max(0, start - reach) for start in (top, left)]  # beyond the image's own borders there is nothing
+        rows, columns = (
+            slice(self.scale * start, self.scale * (place + small + reach))
+            for start, place in zip(first, (top, left), strict=True)
+        )
+        lr = self._degrade(hr[:, rows, columns], generator)
+        top, left = top - first[0], left - first[1]
+        return lr[:, top : top + small, left : left + small]
+
+    def _degrade(self, hr: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(3, H, W) to (3, H / scale, W / scale), both uint8."""
+        lr = self.degradation(hr[None].float().div(255), generator)
         expected = (1, 3, hr.shape[-2] // self.scale, hr.shape[-1] // self.scale)
         if lr.shape != expected:
-            raise ValueError(f"degrade must return {expected} for {tuple(hr.shape)}, got {tuple(lr.shape)}")
-        return hr[0], _to_8bit(lr)[0]
+            raise ValueError(f"the degradation must make {expected} of {(1, *hr.shape)}, got {tuple(lr.shape)}")
+        return _to_8bit(lr)[0]
 
 
 def symmetry(image: Tensor, index: int) -> Tensor:
@@ -165,5 +192,5 @@ def _to_8bit(image: Tensor) -> Tensor:
     return round_to_8bit(image.detach().cpu().float()).mul(255).round().byte()
 
 
-def _nbytes(pair: Pair) -> int:
-    return pair[0].nbytes + pair[1].nbytes
+def _nbytes(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -54,7 +54,7 @@ def fixed_and_free(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     if not isinstance(scale, int) or scale < 1 or height % scale or width % scale:
         raise ValueError(
             f"height and width must be divisible by an integer scale, got {height} x {width} and {scale!r}; "
-            "see srbook.degradations.crop_to_multiple"
+            "see srbook.images.crop_to_multiple"
         )
     free = consistent(image, image.new_zeros(*image.shape[:-2], height // scale, width // scale))
     return image - free, free

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srbook.degradations.resize import bicubic_downsample, bicubic_upsample, crop_to_multiple
-from srbook.images import require_images
+from srbook.degradations.resize import bicubic_downsample, bicubic_upsample
+from srbook.images import crop_to_multiple, require_images
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class ResidualMoments:
 
 
 def residual_deviation(images: Iterable[Tensor], scale: int) -> ResidualMoments:
-    """Measure the residual of a data set, to choose the scale of the noise around a bicubic anchor.
+    """Measure the residual of a data set, to choose sigma around a bicubic anchor.
 
-    ECDP (Yuan and Yuan 2024) keeps the variance along its path constant if the scale sigma is the standard deviation
+    ECDP (Yuan and Yuan 2024) keeps the variance along its path constant if sigma is the standard deviation
     of the residual. Its program takes 0.2 for every data set, with images in [0, 1].
 
     Args:

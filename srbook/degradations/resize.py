@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from srbook.images import round_to_8bit
+from srbook.images import require_integer_scale, round_to_8bit
 
 ROWS_PER_BLOCK = 32  # few enough that a block reads little, many enough that the matrix product is efficient
 
@@ -22,7 +22,7 @@ def cubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:
     Implements :eq:`eq-cubic`.
 
     Args:
-        x: distances from the kernel's center, in samples; any shape.
+        x: offsets from the kernel's center, in samples; any shape.
         a: slope at |x| = 1. Keys and MATLAB use -0.5 (third-order accurate); OpenCV and plain PyTorch use -0.75.
 
     Returns:
@@ -114,14 +114,19 @@ def bicubic_downsample(hr: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError: a side is not divisible by `scale`; see `crop_to_multiple`.
     """
-    _require_integer_scale(scale)
+    return round_to_8bit(shrink(hr, scale))
+
+
+def shrink(hr: Tensor, scale: int) -> Tensor:
+    """`bicubic_downsample` before it rounds: values overshoot [0, 1] at edges. Raises the same."""
+    require_integer_scale(scale)
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(
             f"height and width must be divisible by scale {scale}, got {height} x {width}; "
-            f"crop first: srbook.degradations.crop_to_multiple(hr, {scale})"
+            f"crop first: srbook.images.crop_to_multiple(hr, {scale})"
         )
-    return round_to_8bit(imresize(hr, size=(height // scale, width // scale)))
+    return imresize(hr, size=(height // scale, width // scale))
 
 
 def bicubic_upsample(lr: Tensor, scale: int) -> Tensor:
@@ -134,30 +139,8 @@ def bicubic_upsample(lr: Tensor, scale: int) -> Tensor:
     Returns:
         (..., scale * H, scale * W).
     """
-    _require_integer_scale(scale)
+    require_integer_scale(scale)
     return imresize(lr, scale=scale)
-
-
-def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
-    """Cut rows at the bottom and columns at the right so that both sides are divisible by `scale`, as test sets do.
-
-    Args:
-        image: (..., H, W).
-        scale: an integer of at least 1.
-
-    Returns:
-        A view (..., H - H % scale, W - W % scale).
-
-    Raises:
-        ValueError: a side is shorter than `scale`, so that nothing would be left.
-    """
-    _require_integer_scale(scale)
-    height, width = image.shape[-2:]
-    if min(height, width) < scale:
-        raise ValueError(
-            f"an image of {height} x {width} is too small for scale {scale}; each side needs {scale} pixels"
-        )
-    return image[..., : height - height % scale, : width - width % scale]
 
 
 class _Block(NamedTuple):
@@ -166,11 +149,6 @@ class _Block(NamedTuple):
     start: int
     stop: int
     weights: Tensor
-
-
-def _require_integer_scale(scale: int) -> None:
-    if not isinstance(scale, int) or scale < 1:
-        raise ValueError(f"scale must be an integer of at least 1, got {scale!r}; for other factors use imresize")
 
 
 def _plan(

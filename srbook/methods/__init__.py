@@ -1,6 +1,6 @@
 """The methods, one file per paper."""
 
-from srbook.methods.base import Method
+from srbook.methods.base import Method, Stage
 from srbook.methods.bicubic import Bicubic
 from srbook.methods.ddpm import DDPM
 from srbook.methods.diffusion import Condition, Diffusion
@@ -28,4 +28,5 @@ __all__ = [
     "Regression",
     "ResDiff",
     "SRDiff",
+    "Stage",
 ]

@@ -1,51 +1,111 @@
-"""What every method of the book is: a module with a loss, a way to upscale, and a way to be saved."""
+"""What every method of the book is: a module with stages, each with a loss and a way to upscale, that can be saved."""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from srbook.accel import accelerate
 from srbook.files import save_tensors
-from srbook.images import require_images
+from srbook.frozen import Frozen
+from srbook.images import clip, require_images
 from srbook.samplers import SampleResult
 
+FORMAT = "srbook-method-1"
 
-class Method(nn.Module, ABC):
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training, declared by the names of a method's own parts and functions.
+
+    Attributes:
+        name: in presets and checkpoints.
+        trains: the parts that get gradients.
+        loss: the function (hr, lr, generator) to the losses.
+        upscale: what upscales by what this stage trains: a part or function (lr) to the image, or, if it samples, a
+            function (lr, steps=, generator=, progress=) to a `SampleResult`.
+        samples: whether `upscale` takes many steps.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: str
+    upscale: str
+    samples: bool = False
+
+
+class Method(nn.Module):
     """A super-resolution method: `loss` to train it, `upscale` to use it, `save` to keep it.
 
-    `parameters()` are the method's own networks; frozen feature extractors and codecs are not among them.
-    A subclass calls `super().__init__(scale=..., **its other arguments)`: these are what a checkpoint stores
-    to rebuild the method, so they must be plain numbers, strings, lists and dicts.
+    A subclass declares its `kind`, its `stages`, and the arguments of its constructor: plain numbers, strings, lists,
+    and dicts. They are noted when it is called, so that a checkpoint can rebuild the method, and are its attributes
+    until it gives a part the same name. A choice (`Literal`) is checked.
 
-    Some methods train in stages, one after the other: `begin` says which one `loss` is for and frees its weights.
-    A new method is in a stage where `upscale` shows the whole method; in an earlier one, it shows what that trains.
+    `parameters()` are the method's own networks; `srbook.frozen.Frozen` parts are not among them.
 
     Attributes:
         kind: the method's name in presets and checkpoints.
-        stages: names of the stages of training, in order.
-        stage: the present one.
+        stages: the stages of training, in order.
+        stage: name of the present one: at first the last, unless the method says otherwise.
         scale: the magnification, an integer of at least 2.
-        arguments: the constructor's arguments.
+        arguments: the constructor's arguments, defaults included.
     """
 
     kind: ClassVar[str]
-    stages: ClassVar[tuple[str, ...]] = ("main",)
+    stages: ClassVar[tuple[Stage, ...]]
+    arguments: dict[str, Any]
 
-    def __init__(self, *, scale: int, **arguments: Any):
+    def __new__(cls, *args: Any, **arguments: Any):
+        method = super().__new__(cls)
+        given = signature(cls.__init__).bind_partial(method, *args, **arguments)  # partial: copies are made without
+        given.apply_defaults()
+        plain = {name: value for name, value in given.arguments.items() if name != "self"}
+        method.arguments = json.loads(json.dumps(plain))  # as a checkpoint gives them back: tuples become lists
+        return method
+
+    def __init__(self, scale: int):
         super().__init__()
         if not isinstance(scale, int) or scale < 2:
             raise ValueError(f"scale must be an integer of at least 2, got {scale!r}")
+        for name, choice in get_type_hints(type(self).__init__).items():
+            if get_origin(choice) is Literal and self.arguments[name] not in get_args(choice):
+                allowed = ", ".join(str(value) for value in get_args(choice))
+                raise ValueError(f"{name} must be one of {allowed}, got {self.arguments[name]!r}")
         self.scale = scale
-        self.stage = self.stages[-1]
-        self.arguments = {"scale": scale, **arguments}
+        for name, value in deepcopy(self.arguments).items():
+            setattr(self, name, value)
+        self.stage = self.stages[-1].name
 
-    @abstractmethod
+    @classmethod
+    def stage_names(cls) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+        return tuple(stage.name for stage in cls.stages)
+
+    @classmethod
+    def declared(cls, stage: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            ValueError: the method has no such stage.
+        """
+        for declared in cls.stages:
+            if declared.name == stage:
+                return declared
+        raise ValueError(f"{cls.kind} has the stages {', '.join(cls.stage_names())}, got {stage!r}")
+
+    @property
+    def samples(self) -> bool:
+        """Whether `upscale` takes a number of steps, in the present stage."""
+        return self.declared(self.stage).samples
+
     def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Training losses of a batch.
+        """Training losses of a batch, in the present stage.
 
         Args:
             hr: (N, 3, sH, sW) in [0, 1], the truth.
@@ -54,9 +114,14 @@ class Method(nn.Module, ABC):
 
         Returns:
             Scalars by name. "loss" is the one to minimize.
-        """
 
-    @abstractmethod
+        Raises:
+            ValueError, TypeError: the pair breaks the image convention, or does not differ by the scale.
+        """
+        self.require_pair(hr, lr)
+        return getattr(self, self.declared(self.stage).loss)(hr, lr, generator)
+
+    @torch.no_grad()
     def upscale(
         self,
         lr: Tensor,
@@ -65,7 +130,7 @@ class Method(nn.Module, ABC):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> SampleResult:
-        """High-resolution images for `lr`, without gradients.
+        """High-resolution images for `lr`, without gradients, by what the present stage has trained.
 
         Args:
             lr: (N, 3, H, W) in [0, 1].
@@ -79,31 +144,54 @@ class Method(nn.Module, ABC):
         Raises:
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
+        require_images(lr, "lr")
+        accelerate(self, lr.device)
+        stage = self.declared(self.stage)
+        upscale = getattr(self, stage.upscale)
+        if stage.samples:
+            return upscale(lr, steps=steps, generator=generator, progress=progress)
+        if steps not in (None, 1):
+            raise ValueError(f"{self.kind} upscales in one step, got steps={steps}; leave steps out")
+        return SampleResult(image=clip(upscale(lr).float()), nfe=1 if stage.trains else 0)
 
     def begin(self, stage: str) -> None:
-        """Enter a stage of training: `loss` becomes its loss, and only its weights require gradients.
+        """Enter a stage: `loss` and `upscale` become its own, and only its weights require gradients.
 
         Raises:
             ValueError: the method has no such stage.
         """
-        if stage not in self.stages:
-            raise ValueError(f"{self.kind} has the stages {', '.join(self.stages)}, got {stage!r}")
+        self.declared(stage)
         self.stage = stage
         self.requires_grad_(False)
-        for module in self.trained_in(stage):
-            module.requires_grad_(True)
+        for part in self.trained_in(stage):
+            part.requires_grad_(True)
 
     def trained_in(self, stage: str) -> Sequence[nn.Module]:
-        """The networks that a stage trains; methods of several stages override this."""
-        return [self]
+        """The parts that a stage trains."""
+        return [self.get_submodule(name) for name in self.declared(stage).trains]
 
-    def save(self, path: str | Path) -> Path:
-        """Write weights and the arguments that rebuild the method to one safetensors file, atomically.
+    def frozen(self) -> dict[str, str]:
+        """The hash of each frozen part by name."""
+        return {name: part.hash for name, part in self.named_children() if isinstance(part, Frozen)}
 
-        Read it back with `srbook.load(path)`.
+    def save(self, path: str | Path, *, carry: bool = False) -> Path:
+        """Write weights, stage, and the arguments that rebuild the method to one safetensors file, atomically.
+
+        Read it back with `srbook.load(path)`, which gives the method in the same stage.
+
+        Args:
+            path: the file.
+            carry: put the frozen parts into the file too; otherwise it names them by their hashes, and the machine
+                that reads it must have them.
         """
-        config = json.dumps({"method": self.kind, "arguments": self.arguments})
-        return save_tensors(path, self.state_dict(), {"format": "srbook-method-1", "config": config})
+        config = {"method": self.kind, "arguments": self.arguments, "stage": self.stage}
+        tensors = self.state_dict()
+        if frozen := self.frozen():
+            config["frozen"] = frozen
+            for name in frozen if carry else ():
+                weights = self.get_submodule(name).weights()
+                tensors |= {f"frozen/{name}/{key}": tensor for key, tensor in weights.items()}
+        return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})
 
     def require_pair(self, hr: Tensor, lr: Tensor) -> None:
         """Check a training pair: both keep the image convention and differ by exactly the scale.
@@ -119,23 +207,3 @@ class Method(nn.Module, ABC):
                 f"hr must be {self.scale} times the size of lr: lr is {tuple(lr.shape)}, "
                 f"so hr must be {expected}, got {tuple(hr.shape)}"
             )
-
-    @torch.no_grad()
-    def upscale_directly(self, network: Callable[[Tensor], Tensor], lr: Tensor, steps: int | None) -> SampleResult:
-        """`upscale` of a network that gives the image in one evaluation, clipped to [0, 1].
-
-        Raises:
-            ValueError: `lr` breaks the image convention, or `steps` is neither None nor 1.
-        """
-        require_images(lr, "lr")
-        self.require_single_step(steps)
-        return SampleResult(image=network(lr).float().clamp(0, 1), nfe=1)
-
-    def require_single_step(self, steps: int | None) -> None:
-        """Refuse a number of sampling steps other than one, for methods that do not sample.
-
-        Raises:
-            ValueError: `steps` is neither None nor 1.
-        """
-        if steps not in (None, 1):
-            raise ValueError(f"{self.kind} upscales in one step, got steps={steps}; leave steps out")

@@ -5,9 +5,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from srbook.degradations import bicubic_upsample
-from srbook.images import require_images
-from srbook.methods.base import Method
-from srbook.samplers import SampleResult
+from srbook.methods.base import Method, Stage
 
 
 class Bicubic(Method):
@@ -18,22 +16,13 @@ class Bicubic(Method):
     """
 
     kind = "bicubic"
+    stages = (Stage("main", trains=(), loss="interpolation_loss", upscale="interpolate"),)
 
     def __init__(self, *, scale: int = 4):
-        super().__init__(scale=scale)
+        super().__init__(scale)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        self.require_pair(hr, lr)
-        return {"loss": mse_loss(bicubic_upsample(lr, self.scale), hr)}
+    def interpolation_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"loss": mse_loss(self.interpolate(lr), hr)}
 
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
-        require_images(lr, "lr")
-        self.require_single_step(steps)
-        return SampleResult(image=bicubic_upsample(lr, self.scale).clamp(0, 1), nfe=0)
+    def interpolate(self, lr: Tensor) -> Tensor:
+        return bicubic_upsample(lr, self.scale)

@@ -1,20 +1,21 @@
 """ESRDF: a predictor trained to have the truth's gray levels, and diffusion of what it misses (Huang et al. 2026)."""
 
-from collections.abc import Sequence
 from inspect import signature
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from srbook.images import clip
 from srbook.losses import entropy_matching_loss, feature_distance, vgg16_features
 from srbook.losses.features import FeatureExtractor
-from srbook.methods.diffusion import Condition, Diffusion
+from srbook.methods.base import Stage
+from srbook.methods.diffusion import DIFFUSION, Condition, Diffusion
 from srbook.networks import AttentionPredictor, UNet
 from srbook.objectives import Distance
 from srbook.paths import DiscreteVP
-from srbook.samplers import SampleResult, Variance
+from srbook.samplers import Variance
 from srbook.schedules import linear_betas
 
 Anchor = Literal["predictor", "gray"]
@@ -69,7 +70,7 @@ class ESRDF(Diffusion):
     """
 
     kind = "esrdf"
-    stages = ("predictor", "diffusion")
+    stages = (Stage("predictor", trains=("predictor",), loss="predictor_loss", upscale="predictor"), DIFFUSION)
 
     def __init__(
         self,
@@ -89,9 +90,6 @@ class ESRDF(Diffusion):
         distance: Distance = "l1",
         sampling_steps: int | None = None,
     ):
-        for name, value, kinds in (("anchor", anchor, Anchor), ("start", start, Start)):
-            if value not in get_args(kinds):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
         weights = {"pixel": pixel_weight, "entropy": entropy_weight, "feature": feature_weight}
         if min(weights.values()) < 0 or max(weights.values()) == 0:
             raise ValueError(f"the weights of the predictor's loss must not be negative nor all 0, got {weights}")
@@ -100,26 +98,9 @@ class ESRDF(Diffusion):
         if unknown := entropy.keys() - options:
             raise ValueError(f"entropy takes {', '.join(sorted(options))}, got {', '.join(sorted(unknown))}")
         unet = UNet(inputs=6, outputs=3, **network)
-        path = {"matched": DiscreteVP, "unit": _UnitStart}[start](linear_betas(**schedule), sigma)
-        super().__init__(
-            path=path,
-            multiple=unet.multiple,
-            sampling_steps=sampling_steps,
-            variance=variance,
-            distance=distance,
-            scale=scale,
-            schedule=schedule,
-            predictor=predictor,
-            network=network,
-            anchor=anchor,
-            sigma=sigma,
-            start=start,
-            pixel_weight=pixel_weight,
-            entropy_weight=entropy_weight,
-            feature_weight=feature_weight,
-            entropy=entropy,
-        )
-        self.weights, self.entropy, self.anchor = weights, entropy, anchor
+        path = (_UnitStart if start == "unit" else DiscreteVP)(linear_betas(**schedule), sigma)
+        super().__init__(scale, path=path, multiple=unet.multiple)
+        self.weights, self.entropy = weights, entropy
         self.predictor, self.network = AttentionPredictor(scale, **predictor), unet
         self.set_feature_extractor(vgg16_features)
         self.train()
@@ -131,9 +112,6 @@ class ESRDF(Diffusion):
             extract: see `srbook.losses.feature_distance`. A module's weights do not become the method's.
         """
         self._extract = (extract,)  # a bare module would be registered
-
-    def trained_in(self, stage: str) -> Sequence[nn.Module]:
-        return [self.predictor] if stage == "predictor" else [self.network]
 
     def begin(self, stage: str) -> None:
         super().begin(stage)
@@ -147,21 +125,19 @@ class ESRDF(Diffusion):
 
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():  # the predictor is frozen
-            predicted = self.predictor(lr).clamp(0, 1)
+            predicted = clip(self.predictor(lr))
         anchor = predicted if self.anchor == "predictor" else torch.full_like(predicted, 0.5)
         return Condition(anchor, context=2 * predicted - 1)
 
-    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise in z_t, from the predicted image and z_t side by side, and the zero-based step."""
-        return self.network(torch.cat([context, z], dim=1), t - 1)
+        z = self.path.normalized(x_t, condition.anchor)
+        return self.network(torch.cat([condition.context, z], dim=1), t - 1)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        if self.stage == "diffusion":
-            return super().loss(hr, lr, generator)
-        self.require_pair(hr, lr)
-        return self.predictor_loss(self.predictor(lr), hr)
+    def predictor_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return self.prediction_terms(self.predictor(lr), hr)
 
-    def predictor_loss(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def prediction_terms(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """The weighted sum that trains the predictor, and those of its terms whose weight is positive.
 
         Implements :eq:`eq-esrdf-predictor`.
@@ -174,21 +150,9 @@ class ESRDF(Diffusion):
         terms = {name: loss() for name, loss in losses.items() if self.weights[name] > 0}
         return {"loss": sum(self.weights[name] * term for name, term in terms.items()), **terms}
 
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
-        if self.stage == "predictor":
-            return self.upscale_directly(self.predictor, lr, steps)
-        return super().upscale(lr, steps=steps, generator=generator, progress=progress)
-
 
 class _UnitStart(DiscreteVP):
     """A path whose sampling starts from noise of strength 1 instead of s_T, as the released program's does."""
 
     def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
-        return anchor + self.scale * noise
+        return anchor + self.sigma * noise

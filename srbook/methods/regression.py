@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
-from srbook.methods.base import Method
+from srbook.methods.base import Method, Stage
 from srbook.networks import build_network
-from srbook.samplers import SampleResult
-
-LOSSES = {"l1": l1_loss, "l2": mse_loss}
+from srbook.objectives import Distance
 
 
 class Regression(Method):
@@ -22,31 +20,19 @@ class Regression(Method):
     Args:
         scale: magnification.
         network: its kind and arguments, as in `srbook.networks.build_network`.
-        loss: "l1" or "l2", the mean over all values.
+        distance: "l1" or "l2", the mean over all values.
 
     Raises:
-        ValueError: unknown loss or network.
+        ValueError: unknown distance or network.
     """
 
     kind = "regression"
+    stages = (Stage("main", trains=("network",), loss="regression_loss", upscale="network"),)
 
-    def __init__(self, *, scale: int, network: dict[str, Any], loss: str = "l1"):
-        super().__init__(scale=scale, network=network, loss=loss)
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; choose from {', '.join(LOSSES)}")
-        self.distance = LOSSES[loss]
+    def __init__(self, *, scale: int, network: dict[str, Any], distance: Distance = "l1"):
+        super().__init__(scale)
         self.network = build_network(scale, **network)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        self.require_pair(hr, lr)
-        return {"loss": self.distance(self.network(lr), hr)}
-
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
-        return self.upscale_directly(self.network, lr, steps)
+    def regression_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        distance = {"l1": l1_loss, "l2": mse_loss}[self.distance]
+        return {"loss": distance(self.network(lr), hr)}

@@ -1,18 +1,19 @@
 """ResDiff: a small network predicts the image, and diffusion supplies what it misses."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from srbook.images import clip
 from srbook.losses import fourier_loss, wavelet_loss
-from srbook.methods.diffusion import Condition, Diffusion
+from srbook.methods.base import Stage
+from srbook.methods.diffusion import DIFFUSION, Condition, Diffusion
 from srbook.networks import ResDiffUNet, ResidualPredictor
 from srbook.objectives import Distance, draw_noise_levels
 from srbook.paths import DiscreteVP
-from srbook.samplers import SampleResult, Variance
+from srbook.samplers import Variance
 from srbook.schedules import linear_betas
 
 
@@ -41,7 +42,7 @@ class ResDiff(Diffusion):
     """
 
     kind = "resdiff"
-    stages = ("predictor", "diffusion")
+    stages = (Stage("predictor", trains=("predictor",), loss="predictor_loss", upscale="predictor"), DIFFUSION)
 
     def __init__(
         self,
@@ -61,45 +62,27 @@ class ResDiff(Diffusion):
         if min(weights.values()) < 0 or max(weights.values()) == 0:
             raise ValueError(f"the weights of the predictor's loss must not be negative nor all 0, got {weights}")
         unet = ResDiffUNet(**network)
-        super().__init__(
-            path=DiscreteVP(linear_betas(**schedule), scale=0.5),
-            multiple=unet.multiple,
-            sampling_steps=sampling_steps,
-            variance=variance,
-            distance=distance,
-            scale=scale,
-            schedule=schedule,
-            predictor=predictor,
-            network=network,
-            pixel_weight=pixel_weight,
-            fourier_weight=fourier_weight,
-            wavelet_weight=wavelet_weight,
-        )
+        super().__init__(scale, path=DiscreteVP(linear_betas(**schedule), sigma=0.5), multiple=unet.multiple)
         self.weights = weights
         self.predictor, self.network = ResidualPredictor(scale, **predictor), unet
 
-    def trained_in(self, stage: str) -> Sequence[nn.Module]:
-        return [self.predictor] if stage == "predictor" else [self.network]
-
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():  # the predictor is frozen
-            predicted = self.predictor(lr).clamp(0, 1)
+            predicted = clip(self.predictor(lr))
         return Condition(predicted, context=2 * predicted - 1)
 
-    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise in z_t, from the predicted image and z_t side by side, and the level."""
-        return self.network(torch.cat([context, z], dim=1), self.path.signal(t))
+        z = self.path.normalized(x_t, condition.anchor)
+        return self.network(torch.cat([condition.context, z], dim=1), self.path.signal(t))
 
     def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         return draw_noise_levels(self.path, count, generator=generator, device=device)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        if self.stage == "diffusion":
-            return super().loss(hr, lr, generator)
-        self.require_pair(hr, lr)
-        return self.predictor_loss(self.predictor(lr), hr)
+    def predictor_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return self.prediction_terms(self.predictor(lr), hr)
 
-    def predictor_loss(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def prediction_terms(self, predicted: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """The weighted sum that trains the predictor, and its terms: :eq:`eq-resdiff-losses`."""
         terms = {
             "pixel": mse_loss(predicted, hr),
@@ -107,15 +90,3 @@ class ResDiff(Diffusion):
             "wavelet": wavelet_loss(predicted, hr),
         }
         return {"loss": sum(self.weights[name] * term for name, term in terms.items()), **terms}
-
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
-        if self.stage == "predictor":
-            return self.upscale_directly(self.predictor, lr, steps)
-        return super().upscale(lr, steps=steps, generator=generator, progress=progress)

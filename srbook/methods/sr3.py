@@ -1,11 +1,13 @@
 """SR3: diffuse the image itself, and show the network the bicubic one."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from srbook.degradations import bicubic_upsample
+from srbook.images import clip
+from srbook.methods.base import Stage
 from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import UNet
 from srbook.objectives import Distance, Spacing, draw_noise_levels
@@ -43,6 +45,7 @@ class SR3(Diffusion):
     """
 
     kind = "sr3"
+    stages = (Stage("main", trains=("network",), loss="denoising_loss", upscale="sample_image", samples=True),)
 
     def __init__(
         self,
@@ -58,36 +61,20 @@ class SR3(Diffusion):
         distance: Distance = "l1",
         sampling_steps: int | None = None,
     ):
-        for name, value, kinds in (("clock", clock, Clock), ("anchor", anchor, Anchor)):
-            if value not in get_args(kinds):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
         unet = UNet(inputs=6, outputs=3, **network)
-        super().__init__(
-            path=DiscreteVP(linear_betas(**schedule), sigma),
-            multiple=unet.multiple,
-            sampling_steps=sampling_steps,
-            variance=variance,
-            distance=distance,
-            scale=scale,
-            schedule=schedule,
-            network=network,
-            clock=clock,
-            level_uniform_in=level_uniform_in,
-            anchor=anchor,
-            sigma=sigma,
-        )
+        super().__init__(scale, path=DiscreteVP(linear_betas(**schedule), sigma), multiple=unet.multiple)
         self.network = unet
-        self.clock, self.level_uniform_in, self.anchor = clock, level_uniform_in, anchor
 
     def condition(self, lr: Tensor) -> Condition:
-        upscaled = bicubic_upsample(lr, self.scale).clamp(0, 1)
+        upscaled = clip(bicubic_upsample(lr, self.scale))
         anchor = upscaled if self.anchor == "bicubic" else torch.full_like(upscaled, 0.5)
         return Condition(anchor, context=2 * upscaled - 1)
 
-    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """The noise in z_t, from the condition and z_t side by side, and the level or the step."""
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The noise in z_t, from the bicubic image and z_t side by side, and the level or the step."""
+        z = self.path.normalized(x_t, condition.anchor)
         clock = self.path.signal(t) if self.clock == "level" else t - 1
-        return self.network(torch.cat([context, z], dim=1), clock)
+        return self.network(torch.cat([condition.context, z], dim=1), clock)
 
     def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         if self.clock == "step":

@@ -1,18 +1,18 @@
 """SRDiff: diffuse what bicubic upscaling misses, and show the network features of the small image."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from srbook.degradations import bicubic_upsample
-from srbook.methods.diffusion import Condition, Diffusion
+from srbook.methods.base import Stage
+from srbook.methods.diffusion import DIFFUSION, Condition, Diffusion, within_sigma
 from srbook.networks import RRDBNet, SRDiffUNet
 from srbook.objectives import Distance
 from srbook.paths import DiscreteVP
-from srbook.samplers import SampleResult, Variance
+from srbook.samplers import Variance
 from srbook.schedules import cosine_betas
 
 
@@ -24,7 +24,7 @@ class SRDiff(Diffusion):
 
     Args:
         scale: magnification.
-        steps: T of the cosine schedule.
+        schedule: arguments of `srbook.schedules.cosine_betas`.
         encoder: arguments of `srbook.networks.RRDBNet` but the scale.
         network: arguments of `srbook.networks.SRDiffUNet` but the scale and the features.
         sigma: scale of the noise in pixel units; 0.25 makes z_0 twice the residual of images in [-1, 1].
@@ -37,13 +37,13 @@ class SRDiff(Diffusion):
     """
 
     kind = "srdiff"
-    stages = ("encoder", "diffusion")
+    stages = (Stage("encoder", trains=("encoder",), loss="encoder_loss", upscale="encoder"), DIFFUSION)
 
     def __init__(
         self,
         *,
         scale: int,
-        steps: int = 100,
+        schedule: dict[str, Any],
         encoder: dict[str, Any],
         network: dict[str, Any],
         sigma: float = 0.25,
@@ -54,53 +54,24 @@ class SRDiff(Diffusion):
         rrdb = RRDBNet(scale, **encoder)
         taps = range(2, len(rrdb.blocks) + 1, 3)
         unet = SRDiffUNet(scale, features=len(taps) * rrdb.head.out_channels, **network)
-        super().__init__(
-            path=DiscreteVP(cosine_betas(steps), sigma),
-            multiple=unet.multiple,
-            sampling_steps=sampling_steps,
-            variance=variance,
-            distance=distance,
-            scale=scale,
-            steps=steps,
-            encoder=encoder,
-            network=network,
-            sigma=sigma,
-        )
+        super().__init__(scale, path=DiscreteVP(cosine_betas(**schedule), sigma), multiple=unet.multiple)
         self.encoder, self.taps, self.network = rrdb, taps, unet
-
-    def trained_in(self, stage: str) -> Sequence[nn.Module]:
-        return [self.encoder] if stage == "encoder" else [self.network]
 
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():  # the encoder is frozen
             features = self.encoder.features(lr, self.taps)
         return Condition(bicubic_upsample(lr, self.scale), context=torch.cat(features, dim=1))
 
-    def predict(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise in z_t, from z_t, the zero-based step, and the tapped features."""
-        return self.network(z, t - 1, context)
+        return self.network(self.path.normalized(x_t, condition.anchor), t - 1, condition.context)
 
-    def clean(self, hr: Tensor, anchor: Tensor) -> Tensor:
-        """The truth, brought within one scale of the anchor, which is as far as sampling can go.
+    def clean(self, hr: Tensor, condition: Condition) -> Tensor:
+        """The truth, brought within one sigma of the anchor, which is as far as sampling can go.
 
         Implements :eq:`eq-srdiff-residual` in pixel units.
         """
-        return anchor + (hr - anchor).clamp(-self.path.scale, self.path.scale)
+        return within_sigma(self.path, hr, condition.anchor)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        if self.stage == "encoder":
-            self.require_pair(hr, lr)
-            return {"loss": l1_loss(self.encoder(lr), hr)}
-        return super().loss(hr, lr, generator)
-
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
-        if self.stage == "encoder":
-            return self.upscale_directly(self.encoder, lr, steps)
-        return super().upscale(lr, steps=steps, generator=generator, progress=progress)
+    def encoder_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"loss": l1_loss(self.encoder(lr), hr)}

@@ -1,7 +1,7 @@
 """How good an upscaled image is, and how much there is to say about it.
 
-PSNR, SSIM, LPIPS, and the protocols of the tables; the power spectrum; entropies of images and residuals, and
-distances between distributions.
+PSNR, SSIM, LPIPS, the protocols of the tables, and the table of metrics; the power spectrum; entropies of images and
+residuals, and distances between distributions.
 """
 
 from srbook.metrics.entropy import image_entropy, residual_entropy, shannon_entropy
@@ -10,15 +10,19 @@ from srbook.metrics.frechet import FeatureStatistics, feature_statistics, freche
 from srbook.metrics.perceptual import lpips
 from srbook.metrics.protocol import PROTOCOL_A, PROTOCOL_B, PROTOCOLS, Protocol, Scores
 from srbook.metrics.spectrum import radial_spectrum
+from srbook.metrics.table import METRICS, Metric, chosen_metrics
 from srbook.metrics.wasserstein import sliced_wasserstein_to_gaussian, wasserstein_to_gaussian
 
 __all__ = [
+    "METRICS",
     "PROTOCOLS",
     "PROTOCOL_A",
     "PROTOCOL_B",
     "FeatureStatistics",
+    "Metric",
     "Protocol",
     "Scores",
+    "chosen_metrics",
     "feature_statistics",
     "frechet_distance",
     "image_entropy",

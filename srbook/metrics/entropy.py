@@ -19,9 +19,9 @@ EntropyChannel = Literal["y", "rgb", "pooled"]
 def shannon_entropy(values: Tensor, *, bins: int, low: float, high: float) -> Tensor:
     """Entropy of the histogram of each set of values, in bits: -sum p log2 p (Shannon 1948).
 
-    Implements :eq:`eq-entropy` (the chapter on entropy). It lies between 0 (one bin holds everything) and log2(bins). A
-    histogram of M values cannot show more than log2(M) bits, and shows a little less than the truth on average, by
-    about (used bins - 1) / (2 M ln 2).
+    Implements :eq:`eq-entropy`. It lies between 0 (one bin holds everything) and log2(bins). A histogram of M values
+    cannot show more than log2(M) bits, and shows a little less than the truth on average, by about
+    (used bins - 1) / (2 M ln 2).
 
     Args:
         values: (N, ...), any real type; all values of an entry go into one histogram.

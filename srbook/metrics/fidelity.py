@@ -111,8 +111,8 @@ def _double(image: Tensor) -> Tensor:
 
 def _window_mean(maps: Tensor) -> Tensor:
     """Gaussian-weighted mean over each whole 11x11 window: (M, C, H, W) to (M, C, H - 10, W - 10)."""
-    distances = [i - WINDOW_SIZE // 2 for i in range(WINDOW_SIZE)]
-    weights = [math.exp(-0.5 * (distance / WINDOW_SIGMA) ** 2) for distance in distances]
+    offsets = [i - WINDOW_SIZE // 2 for i in range(WINDOW_SIZE)]
+    weights = [math.exp(-0.5 * (offset / WINDOW_SIGMA) ** 2) for offset in offsets]
     weights = [weight / sum(weights) for weight in weights]
     return _correlate(_correlate(maps, weights, dim=2), weights, dim=3)
 

@@ -97,11 +97,11 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 def _factor(covariance: Tensor) -> Tensor:
     """F with F F^T = C, from the eigenvectors of C. Eigenvalues that are zero up to rounding become zero."""
-    scale = covariance.abs().max()
-    if not torch.allclose(covariance, covariance.T, rtol=0, atol=1e-8 * scale.item()):
+    largest = covariance.abs().max()
+    if not torch.allclose(covariance, covariance.T, rtol=0, atol=1e-8 * largest.item()):
         raise ValueError("a covariance must be symmetric")
     values, vectors = torch.linalg.eigh(covariance)
-    if values[0] < -1e-8 * scale:
+    if values[0] < -1e-8 * largest:
         raise ValueError(f"a covariance must not have negative eigenvalues, got {values[0].item():.3g}")
-    noise = len(values) * torch.finfo(values.dtype).eps * scale  # whose roots would add up
-    return vectors * torch.where(values > noise, values, 0).sqrt()
+    rounding = len(values) * torch.finfo(values.dtype).eps * largest  # whose roots would add up
+    return vectors * torch.where(values > rounding, values, 0).sqrt()

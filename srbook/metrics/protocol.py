@@ -19,11 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from srbook.degradations import bicubic_downsample, crop_to_multiple, imresize
-from srbook.images import luma, require_images, round_to_8bit
-from srbook.metrics.fidelity import psnr, ssim
+from srbook.degradations import Bicubic, Degradation, bicubic_downsample, imresize
+from srbook.images import clip, crop_to_multiple, luma, require_images, round_to_8bit
+from srbook.metrics.fidelity import Channel, psnr, ssim
 
 
 class Scores(NamedTuple):
@@ -38,8 +39,8 @@ class Protocol:
     """A recipe: `target` prepares the truth, `degrade` makes the input, `score` judges the output.
 
     In every protocol the truth is cropped to a multiple of the scale at its lower right, the degradation is
-    MATLAB's antialiased bicubic, outputs are clipped and rounded to 8 bits, and `scale` pixels are left out
-    on each side before measuring.
+    MATLAB's antialiased bicubic unless another is given, outputs are clipped and rounded to 8 bits, and `scale`
+    pixels are left out on each side before measuring.
 
     Attributes:
         name: how tables call it.
@@ -52,6 +53,11 @@ class Protocol:
     description: str
     y_first: bool
     lr_rounded: bool
+
+    @property
+    def channel(self) -> Channel:
+        """On what PSNR and SSIM are measured: once the picture is its Y channel, that is what "rgb" holds."""
+        return "rgb" if self.y_first else "y"
 
     def target(self, hr: Tensor, scale: int, *, stored_gray: bool = False) -> Tensor:
         """The image that the output is compared with.
@@ -78,17 +84,50 @@ class Protocol:
         plane = hr[:, :1] if stored_gray else luma(hr)
         return round_to_8bit(plane).expand_as(hr)
 
-    def degrade(self, target: Tensor, scale: int) -> Tensor:
-        """The low-resolution input for a `target`: (N, 3, H, W) to (N, 3, H/scale, W/scale), in [0, 1]."""
-        if self.lr_rounded:
-            return bicubic_downsample(target, scale)
-        return imresize(target, 1 / scale).clamp(0, 1)
+    def degrade(
+        self,
+        target: Tensor,
+        scale: int,
+        degradation: Degradation | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The low-resolution input for a `target`: (N, 3, H, W) to (N, 3, H/scale, W/scale), in [0, 1].
+
+        Args:
+            target: from `target`.
+            scale: magnification.
+            degradation: of this scale; None is the protocol's own.
+            generator: for a random degradation.
+
+        Raises:
+            ValueError: as `require_degradation`.
+        """
+        if degradation is not None:
+            self.require_degradation(degradation, scale)
+            if degradation != Bicubic(scale):
+                return degradation(target, generator)
+        return bicubic_downsample(target, scale) if self.lr_rounded else clip(imresize(target, 1 / scale))
+
+    def require_degradation(self, degradation: Degradation, scale: int) -> None:
+        """Refuse what the protocol does not measure.
+
+        Raises:
+            ValueError: another degradation than bicubic in a protocol that starts from Y, or one of another scale.
+        """
+        if degradation.scale != scale:
+            raise ValueError(f"the degradation shrinks {degradation.scale} times, not {scale} times")
+        if self.y_first and degradation != Bicubic(scale):
+            raise ValueError(f"protocol {self.name} measures bicubic only; take protocol A for other degradations")
+
+    def output(self, sr: Tensor) -> Tensor:
+        """An output as a file would hold it: clipped, and rounded to 8 bits."""
+        return round_to_8bit(require_images(sr, "sr"))
 
     def score(self, sr: Tensor, target: Tensor, scale: int) -> Scores:
         """PSNR and SSIM of the output `sr` against its `target`, both (N, 3, H, W) in [0, 1]."""
-        sr = round_to_8bit(require_images(sr, "sr"))
-        channel = "rgb" if self.y_first else "y"  # after y_first, the plane itself is what the channels hold
-        return Scores(psnr(sr, target, channel=channel, border=scale), ssim(sr, target, channel=channel, border=scale))
+        how = {"channel": self.channel, "border": scale}
+        sr = self.output(sr)
+        return Scores(psnr(sr, target, **how), ssim(sr, target, **how))
 
     def evaluate(
         self, upscale: Callable[[Tensor], Tensor], hr: Tensor, scale: int, *, stored_gray: bool = False

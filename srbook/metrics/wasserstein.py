@@ -13,13 +13,12 @@ from torch import Tensor
 def wasserstein_to_gaussian(samples: Tensor, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> Tensor:
     """Distance between the sampled distribution of each entry and the Gaussian N(mean, std^2), exactly.
 
-    Implements :eq:`eq-wasserstein` (the chapter on entropy) without its integral. With u_(1) <= ... <= u_(M) the
-    sorted samples and q the quantile function of the Gaussian, W^2 = sum over i of the integral of (u_(i) - q(v))^2
-    over v from (i - 1) / M to i / M. The integrals of q are
-    differences of the Gaussian density, so nothing is approximated. The samples themselves are: even M draws from
-    the Gaussian are about sqrt(log(log M) / M) std away from it.
+    Implements :eq:`eq-wasserstein` without its integral. With u_(1) <= ... <= u_(M) the sorted samples and q the
+    quantile function of the Gaussian, W^2 = sum over i of the integral of (u_(i) - q(v))^2 over v from (i - 1) / M to
+    i / M. The integrals of q are differences of the Gaussian density, so nothing is approximated. The samples
+    themselves are: even M draws from the Gaussian are about sqrt(log(log M) / M) std away from it.
 
-    For a path, take residuals x_0 - anchor against N(0, scale^2): pooled as `residual.reshape(-1)`, or one distance
+    For a path, take residuals x_0 - anchor against N(0, sigma^2): pooled as `residual.reshape(-1)`, or one distance
     per pixel and channel as (N, 3, H, W).
 
     Args:

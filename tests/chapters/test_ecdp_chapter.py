@@ -11,13 +11,13 @@ from torch import Tensor
 from srbook.data import training_samples
 from srbook.degradations import bicubic_downsample, bicubic_upsample, crop_to_multiple
 from srbook.exact import gaussian
-from srbook.objectives import two_head_losses
+from srbook.objectives import denoising_losses
 from srbook.parametrizations import hybrid, to_noise
 from srbook.paths import ContinuousVP
 from srbook.samplers import ancestral
 from srbook.schedules import vp_beta
 
-PATH = ContinuousVP(scale=0.2)
+PATH = ContinuousVP(sigma=0.2)
 TIMES = [0.01, 0.2, 0.5, 0.9, 1.0]
 TIGHT = {"rtol": 1e-8, "atol": 1e-9}
 
@@ -27,7 +27,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def levels(t: float) -> tuple[Tensor, Tensor]:
-    return PATH.signal(t), PATH.noise(t)
+    return PATH.signal(t), PATH.level(t)
 
 
 def test_wrong_moments_slide_monotonically() -> None:
@@ -64,13 +64,13 @@ def test_pixels_of_a_photograph_keep_their_moments(factor: float) -> None:
 def test_the_loss_is_that_of_v_and_of_the_known_input(t: float) -> None:
     x0, anchor, noise, e, z = (draw(1, 3, 4, 4, seed=k) for k in range(5))
     moment = torch.tensor([t], dtype=torch.float64)
-    of_noise, of_image = two_head_losses(PATH, lambda *_: (e, z), x0, anchor, moment, noise)
-    (a, s), z0 = levels(t), (x0 - anchor) / PATH.scale
+    losses = denoising_losses(PATH, "hybrid", lambda *_: torch.cat([e, z], dim=1), x0, anchor, moment, noise)
+    (a, s), z0 = levels(t), (x0 - anchor) / PATH.sigma
     z_t = a * z0 + s * noise
     of_v = ((a * e - s * z) - (a * noise - s * z0)).square().mean()
     disagreement = (s * e + a * z - z_t).square().mean()
-    assert_allclose(of_noise + of_image, of_v + disagreement, **TIGHT)
-    assert of_v <= of_noise + of_image
+    assert_allclose(losses["loss"], of_v + disagreement, **TIGHT)
+    assert of_v <= losses["loss"]
 
 
 @pytest.mark.parametrize("t", TIMES)
@@ -78,8 +78,8 @@ def test_the_hybrid_is_the_nearest_consistent_pair(t: float) -> None:
     """Nearest of all pairs with a z_0 + s noise = z, so never farther from the truth than the heads."""
     (a, s), z_t, e, z = levels(t), draw(7), draw(7, seed=1), draw(7, seed=2)
     zero = torch.zeros((), dtype=torch.float64)
-    image, blend = hybrid(PATH, e, PATH.scale * z, PATH.scale * z_t, zero, t)
-    image = image / PATH.scale
+    image, blend = hybrid(PATH, e, PATH.sigma * z, PATH.sigma * z_t, zero, t)
+    image = image / PATH.sigma
     assert_allclose(a * image + s * blend, z_t, **TIGHT)
     others = torch.linspace(-9, 9, 20_001, dtype=torch.float64)[:, None]  # v of all consistent pairs
     distance = (s * z_t + a * others - e).square() + (a * z_t - s * others - z).square()
@@ -93,13 +93,13 @@ def test_errors_of_the_hybrid_are_bounded_at_both_ends(t: float) -> None:
     (a, s), x0, anchor, noise = levels(t), draw(1, 2), draw(1, 2, seed=1), draw(1, 2, seed=2)
     e, z = 0.1 * draw(1, 2, seed=3), 0.1 * draw(1, 2, seed=4)  # errors of the heads
     x_t = PATH.perturb(x0, anchor, t, noise)
-    image, blend = hybrid(PATH, noise + e, x0 + PATH.scale * z, x_t, anchor, t)
+    image, blend = hybrid(PATH, noise + e, x0 + PATH.sigma * z, x_t, anchor, t)
     of_v = a * e - s * z
     assert_allclose(blend - noise, a * of_v, **TIGHT)
-    assert_allclose(image - x0, -PATH.scale * s * of_v, **TIGHT)
+    assert_allclose(image - x0, -PATH.sigma * s * of_v, **TIGHT)
     assert ((blend - noise).abs() <= e.abs() + z.abs()).all()
     # the average of the two readings errs at most as the average of their errors
-    of_image = to_noise(PATH, "x0", x0 + PATH.scale * z, x_t, anchor, t) - noise
+    of_image = to_noise(PATH, "x0", x0 + PATH.sigma * z, x_t, anchor, t) - noise
     assert_allclose(of_image, -a / s * z, **TIGHT)
     bound = a**2 * e.square() + (1 - a**2) * of_image.square()
     assert ((blend - noise).square() <= bound + 1e-12).all()
@@ -110,22 +110,22 @@ def test_the_flow_of_the_hybrid_turns_by_v() -> None:
     z_t, e, z, zero = draw(5), draw(5, seed=1), draw(5, seed=2), torch.zeros((), dtype=torch.float64)
     for t in TIMES:
         a, s = levels(t)
-        image, _ = hybrid(PATH, e, PATH.scale * z, PATH.scale * z_t, zero, t)
-        velocity = PATH.velocity(PATH.scale * z_t, image, zero, t) / PATH.scale
+        image, _ = hybrid(PATH, e, PATH.sigma * z, PATH.sigma * z_t, zero, t)
+        velocity = PATH.velocity(PATH.sigma * z_t, image, zero, t) / PATH.sigma
         turn = vp_beta(torch.tensor(t, dtype=torch.float64)) * a / (2 * s)
         assert_allclose(velocity, turn * (a * e - s * z), **TIGHT)
         moment = torch.tensor(t, dtype=torch.float64, requires_grad=True)
-        (slope,) = torch.autograd.grad(torch.atan2(PATH.noise(moment), PATH.signal(moment)), moment)
+        (slope,) = torch.autograd.grad(torch.atan2(PATH.level(moment), PATH.signal(moment)), moment)
         assert_allclose(slope, turn, **TIGHT)
 
 
 def test_a_step_of_ddim_is_a_rotation() -> None:
     z_t, v, zero = draw(5), draw(5, seed=1), torch.zeros((), dtype=torch.float64)
     for t, s in [(1.0, 0.7), (0.5, 0.1), (0.2, 0.0)]:
-        x0 = PATH.scale * (PATH.signal(t) * z_t - PATH.noise(t) * v)
-        mean, _ = PATH.posterior(PATH.scale * z_t, x0, zero, t, s, eta=0.0)
-        angle = torch.asin(PATH.noise(t)) - torch.asin(PATH.noise(s))
-        assert_allclose(mean / PATH.scale, torch.cos(angle) * z_t - torch.sin(angle) * v, **TIGHT)
+        x0 = PATH.sigma * (PATH.signal(t) * z_t - PATH.level(t) * v)
+        mean, _ = PATH.posterior(PATH.sigma * z_t, x0, zero, t, s, eta=0.0)
+        angle = torch.asin(PATH.level(t)) - torch.asin(PATH.level(s))
+        assert_allclose(mean / PATH.sigma, torch.cos(angle) * z_t - torch.sin(angle) * v, **TIGHT)
 
 
 def test_a_sample_of_ddim_is_its_start_minus_noise_predictions() -> None:
@@ -140,7 +140,7 @@ def test_a_sample_of_ddim_is_its_start_minus_noise_predictions() -> None:
         return x0
 
     sample = ancestral(PATH, denoise, start, anchor, times, eta=0.0).image
-    nu = [(PATH.scale * PATH.noise(t) / PATH.signal(t)).item() for t in times]
+    nu = [(PATH.sigma * PATH.level(t) / PATH.signal(t)).item() for t in times]
     falls = [before - after for before, after in pairwise(nu)]
     total = sum(fall * noise for fall, noise in zip(falls, said, strict=True))
     assert_allclose(sample, anchor + (start - anchor) / PATH.signal(1.0) - total, **TIGHT)

@@ -21,7 +21,7 @@ GRAY = torch.tensor(0.5, dtype=torch.float64)
 
 def ddpm(steps: int = 1000) -> DiscreteVP:
     """DDPM's chain in images from 0 to 1; fewer steps have larger betas, so that it still ends in noise."""
-    return DiscreteVP(linear_betas(steps, 0.1 / steps, min(0.9, 20 / steps)), scale=0.5)
+    return DiscreteVP(linear_betas(steps, 0.1 / steps, min(0.9, 20 / steps)), sigma=0.5)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -72,7 +72,7 @@ def test_marginal_is_the_product_of_the_steps() -> None:
     for t, beta in enumerate(betas, start=1):
         mean, variance = (1 - beta).sqrt() * mean, (1 - beta) * variance + beta
         torch.testing.assert_close(path.signal(t), mean, rtol=1e-12, atol=0)
-        torch.testing.assert_close(path.noise(t).square(), variance, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(path.level(t).square(), variance, rtol=1e-12, atol=1e-15)
 
 
 def test_marginal_by_symbols() -> None:
@@ -128,15 +128,15 @@ def test_posterior_and_mean_of_the_package_are_these() -> None:
 
 def test_the_ratio_of_the_chains_telescopes() -> None:
     """Both ways to write log q(x_1..x_T | x_0) / p(x_0..x_T) agree at every point, for an arbitrary model p."""
-    path, anchor = DiscreteVP(linear_betas(5, 0.05, 0.5), scale=0.7), torch.tensor(0.2, dtype=torch.float64)
+    path, anchor = DiscreteVP(linear_betas(5, 0.05, 0.5), sigma=0.7), torch.tensor(0.2, dtype=torch.float64)
     x = draw(6, 9)  # x[t] is x_t: any points, not only likely ones
 
     def forward(t: int, s: int) -> Normal:
         m = path.transition(t, s)
-        variance = path.noise(t).square() - (m * path.noise(s)).square()
+        variance = path.level(t).square() - (m * path.level(s)).square()
         mean, _ = path.marginal(x[0], anchor, t)
         before, _ = path.marginal(x[0], anchor, s)
-        return Normal(mean + m * (x[s] - before), path.scale * variance.sqrt())
+        return Normal(mean + m * (x[s] - before), path.sigma * variance.sqrt())
 
     def marginal(t: int) -> Normal:
         return Normal(*path.marginal(x[0], anchor, t))
@@ -156,7 +156,7 @@ def test_the_ratio_of_the_chains_telescopes() -> None:
 @pytest.mark.parametrize("variance", ["posterior", "forward"])
 def test_noise_weight_is_that_of_the_paper(variance: Variance) -> None:
     betas = linear_betas(1000)
-    path, abar = DiscreteVP(betas, scale=0.5), (1 - betas).cumprod(0)
+    path, abar = DiscreteVP(betas, sigma=0.5), (1 - betas).cumprod(0)
     t = torch.arange(2, 1001)
     beta, now, before = betas[t - 1], abar[t - 1], abar[t - 2]
     sigma2 = (1 - before) / (1 - now) * beta if variance == "posterior" else beta
@@ -168,7 +168,7 @@ def test_noise_weight_is_that_of_the_paper(variance: Variance) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [ddpm(50), ContinuousVP(scale=0.2), ResidualShift(resshift_sqrt_etas(8), kappa=0.3)],
+    [ddpm(50), ContinuousVP(sigma=0.2), ResidualShift(resshift_sqrt_etas(8), kappa=0.3)],
     ids=lambda path: type(path).__name__,  # no address: processes that share the tests know them by their names
 )
 def test_a_step_is_a_weighted_error_of_the_noise(path: AnchoredPath) -> None:
@@ -202,7 +202,7 @@ def test_a_step_is_a_weighted_error_of_the_noise(path: AnchoredPath) -> None:
 def test_prior_term_in_closed_form() -> None:
     path, x0 = ddpm(20), images(4, 3, 2)
     terms = elbo_terms(path, wrong_by(0.0, x0), x0, GRAY, times=path.times(20))
-    a, s = path.signal(20), path.noise(20)
+    a, s = path.signal(20), path.level(20)
     expected = ((a * (x0 - 0.5)) ** 2 / (2 * (0.5 * s) ** 2)).flatten(1).mean(1) / math.log(2)
     torch.testing.assert_close(terms[:, 0], expected, rtol=1e-10, atol=0)
     assert terms.shape == (4, 21) and terms.dtype == torch.float64
@@ -223,7 +223,7 @@ def test_a_perfect_denoiser_pays_for_the_decoder_only() -> None:
     path = ddpm(30)
     terms = elbo_terms(path, wrong_by(0.0, x0), x0, GRAY, times=path.times(30))
     assert terms[:, 1:-1].abs().max() < 1e-15
-    std = 0.5 * path.noise(1).item()
+    std = 0.5 * path.level(1).item()
     inner = Normal(0 * GRAY, std)
     half = torch.tensor(0.5 / 255, dtype=torch.float64)
     expected = -torch.log2(inner.cdf(half) - inner.cdf(-half))
@@ -235,7 +235,7 @@ def test_a_perfect_denoiser_pays_for_the_decoder_only() -> None:
 def test_the_decoder_is_a_distribution_over_the_256_levels(mean: float) -> None:
     """The masses of all levels sum to one, wherever the Gaussian lies; each is that of its bin."""
     levels = (torch.arange(256, dtype=torch.float64) / 255)[:, None]
-    path = DiscreteVP(torch.tensor([0.01], dtype=torch.float64), scale=0.5)
+    path = DiscreteVP(torch.tensor([0.01], dtype=torch.float64), sigma=0.5)
     bits = elbo_terms(path, lambda x_t, t: torch.full_like(x_t, mean), levels, GRAY, times=[1, 0])[:, 1]
     mass = 2.0**-bits
     assert mass.sum().item() == pytest.approx(1, abs=1e-12)
@@ -248,7 +248,7 @@ def test_the_decoder_is_a_distribution_over_the_256_levels(mean: float) -> None:
 def test_the_decoder_keeps_its_digits_far_out() -> None:
     """A prediction that is wrong by 40 standard deviations costs (40 std)^2 / 2 nats and more, not infinity."""
     x0 = torch.tensor([[0.0], [100 / 255], [1.0]], dtype=torch.float64)
-    path = DiscreteVP(torch.tensor([1e-4], dtype=torch.float64), scale=0.5)
+    path = DiscreteVP(torch.tensor([1e-4], dtype=torch.float64), sigma=0.5)
     bits = elbo_terms(path, lambda x_t, t: (x_t * 0 + x0 + 0.2).where(x0 < 1, x0 - 0.2), x0, GRAY, times=[1, 0])[:, 1]
     std = 0.005
     nearest = (0.2 - 0.5 / 255) / std
@@ -304,7 +304,7 @@ def test_the_last_steps_want_the_forward_variance(known: tuple) -> None:
     for variance in ("posterior", "forward"):
         terms = terms_of(path, known, [4, 3, 2, 1, 0], variance) * math.log(2)
         for t in (2, 3, 4):
-            r = (path.noise(t) / path.noise(t - 1)).square().item()
+            r = (path.level(t) / path.level(t - 1)).square().item()
             expected = (r - 1) / 2 if variance == "posterior" else math.log(r) / 2
             assert terms[5 - t].item() == pytest.approx(expected, rel=0.06)
 
@@ -359,14 +359,14 @@ def test_elbo_terms_refuses_bad_input() -> None:
             elbo_terms(path, denoise, wrong, GRAY, times=[10, 0])
     with pytest.raises(ValueError, match="variance must be one of posterior, forward, got 'both'"):
         elbo_terms(path, denoise, x0, GRAY, times=[10, 0], variance="both")
-    with pytest.raises(ValueError, match="scale 0 has no noise"):
+    with pytest.raises(ValueError, match="sigma = 0 has no noise"):
         elbo_terms(ResidualShift(resshift_sqrt_etas(4), kappa=0), denoise, x0, GRAY, times=[4, 0])
 
 
 def test_noise_weight_and_kl_refuse_bad_input() -> None:
     with pytest.raises(ValueError, match="variance must be one of"):
         noise_weight(ddpm(10), 5, 4, "both")
-    with pytest.raises(ValueError, match="scale 0 has no noise"):
+    with pytest.raises(ValueError, match="sigma = 0 has no noise"):
         noise_weight(ResidualShift(resshift_sqrt_etas(4), kappa=0), 2, 1)
     with pytest.raises(ValueError, match="a step back goes from t to a smaller s"):
         noise_weight(ddpm(10), 4, 5)

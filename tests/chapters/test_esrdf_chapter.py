@@ -283,7 +283,7 @@ def test_a_wrong_start_is_forgotten_by_the_square_of_the_last_slope(chosen: int,
     one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
 
     def slope(t) -> Tensor:
-        return path.signal(t) * spread / (path.signal(t) ** 2 * spread + path.noise(t) ** 2)
+        return path.signal(t) * spread / (path.signal(t) ** 2 * spread + path.level(t) ** 2)
 
     def variance(start: float) -> float:
         times, found = path.times(chosen), torch.tensor(start, dtype=torch.float64)
@@ -292,7 +292,7 @@ def test_a_wrong_start_is_forgotten_by_the_square_of_the_last_slope(chosen: int,
             found = mean.squeeze() ** 2 * found + std.squeeze() ** 2
         return found.item()
 
-    last = path.signal(200) ** 2 * spread + path.noise(200) ** 2
+    last = path.signal(200) ** 2 * spread + path.level(200) ** 2
     added = variance(1.0) - variance(last.item())
     assert added == pytest.approx(((1 - last) * slope(200) ** 2).item(), rel=1e-9)
     if chosen == 200:
@@ -304,7 +304,7 @@ def test_the_forgetting_in_drawn_samples():
     path, spread = DiscreteVP(linear_betas(200, 1e-6, 1e-2)), 1.0
 
     def exact(x: Tensor, t: Tensor) -> Tensor:
-        a, s = path.signal(t[0]), path.noise(t[0])
+        a, s = path.signal(t[0]), path.level(t[0])
         return (a * spread / (a**2 * spread + s**2)).to(x) * x
 
     z = torch.randn(20000, 1, generator=generator(), dtype=torch.float64)

@@ -18,9 +18,9 @@ from srbook.schedules import cosine_betas, linear_betas, mean_reverting_thetas, 
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 PATHS: dict[str, AnchoredPath] = {
-    "ddpm": DiscreteVP(linear_betas(50), scale=0.5),
-    "cosine": DiscreteVP(cosine_betas(20), scale=0.25),
-    "continuous": ContinuousVP(scale=0.2),
+    "ddpm": DiscreteVP(linear_betas(50), sigma=0.5),
+    "cosine": DiscreteVP(cosine_betas(20), sigma=0.25),
+    "continuous": ContinuousVP(sigma=0.2),
     "resshift": ResidualShift(resshift_sqrt_etas(15), kappa=2.0),
     "irsde": MeanReverting(mean_reverting_thetas(30)),
 }
@@ -44,7 +44,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def ratio(path: AnchoredPath, t: float | Tensor) -> Tensor:
     """The noise-to-signal ratio scale s_t / a_t."""
-    return path.scale * path.noise(t) / path.signal(t)
+    return path.sigma * path.level(t) / path.signal(t)
 
 
 def at_ratio(path: AnchoredPath, goal: Tensor) -> float:
@@ -70,7 +70,7 @@ def at_ratio(path: AnchoredPath, goal: Tensor) -> float:
 )
 def test_ddpm_rows_make_the_released_inputs(vectors: Path, row: str, betas: Tensor, anchored: bool) -> None:
     stored = load(vectors / "losses_sr3_resdiff_ddpm_esrdf.npz")
-    path = DiscreteVP(betas, scale=0.5)
+    path = DiscreteVP(betas, sigma=0.5)
     if f"{row}_t" in stored and row != "sr3":
         t = stored[f"{row}_t"] + 1
     else:  # the program draws a level between two steps; the path has a time for it
@@ -79,22 +79,22 @@ def test_ddpm_rows_make_the_released_inputs(vectors: Path, row: str, betas: Tens
         t = step - 1 + (level - decay[step - 1]) / (decay[step] - decay[step - 1])
     x0, y = (stored["hr"] + 1) / 2, (stored["sr"] + 1) / 2
     anchor = y if anchored else torch.tensor(0.5, dtype=torch.float64)
-    z_t = (path.perturb(x0, anchor, t, stored["noise"]) - anchor) / path.scale
+    z_t = (path.perturb(x0, anchor, t, stored["noise"]) - anchor) / path.sigma
     assert_allclose(torch.cat([stored["sr"], z_t], 1), stored[f"{row}_net_input"], **TIGHT)
 
 
 def test_srdiff_row_makes_the_released_input(vectors: Path) -> None:
     stored = load(vectors / "srdiff_residual_and_loss.npz")
-    path, anchor = DiscreteVP(cosine_betas(100), scale=0.25), (stored["lr_up"] + 1) / 2
+    path, anchor = DiscreteVP(cosine_betas(100), sigma=0.25), (stored["lr_up"] + 1) / 2
     x0 = anchor + ((stored["hr"] + 1) / 2 - anchor).clamp(-0.25, 0.25)  # its program clips the doubled residual
-    z_t = (path.perturb(x0, anchor, stored["t"] + 1, stored["noise"]) - anchor) / path.scale
+    z_t = (path.perturb(x0, anchor, stored["t"] + 1, stored["noise"]) - anchor) / path.sigma
     assert_allclose(z_t, stored["x_t"], **TIGHT)
 
 
 def test_ecdp_row_has_the_released_velocity(vectors: Path) -> None:
-    """In pixels at scale 0.2, the flow is 0.2 times the released drift of 5 (x - anchor)."""
+    """In pixels at sigma = 0.2, the flow is 0.2 times the released drift of 5 (x - anchor)."""
     stored = load(vectors / "ecdp_pf_drift.npz")
-    path, anchor = ContinuousVP(scale=0.2), draw(*stored["z_t"].shape)
+    path, anchor = ContinuousVP(sigma=0.2), draw(*stored["z_t"].shape)
     x_t = anchor + 0.2 * stored["z_t"]
     for index, tau in enumerate((stored["t_index"] / 300).tolist()):
         x0 = to_x0(path, "eps", stored["hybrid_eps"][index], x_t, anchor, tau)
@@ -125,14 +125,14 @@ def test_chains_have_the_multiplier(name: str) -> None:
         covariance[t, t] = kept[t - 1] ** 2 * covariance[t - 1, t - 1] + added[t - 1]
     for s in range(1, steps + 1):
         t = torch.arange(s, steps + 1)
-        assert_allclose(path.transition(t, s) * path.noise(s) ** 2, covariance[s, s:], rtol=1e-9)
+        assert_allclose(path.transition(t, s) * path.level(s) ** 2, covariance[s, s:], rtol=1e-9)
 
 
 @every_path
 def test_multipliers_compose_and_leave_room_for_noise(path: AnchoredPath) -> None:
     r, s, t = (share * path.end for share in (0.2, 0.5, 0.9))
     assert_allclose(path.transition(t, s) * path.transition(s, r), path.transition(t, r), rtol=1e-12)
-    assert path.transition(t, s) * path.noise(s) < path.noise(t)
+    assert path.transition(t, s) * path.level(s) < path.level(t)
 
 
 def test_only_resshifts_forward_step_knows_the_image() -> None:
@@ -141,7 +141,7 @@ def test_only_resshifts_forward_step_knows_the_image() -> None:
         s, t = 0.4 * path.end, 0.8 * path.end
         slope = path.signal(t) - path.transition(t, s) * path.signal(s)
         if name == "resshift":
-            assert_allclose(slope, path.noise(s) ** 2 - path.noise(t) ** 2, rtol=1e-12)  # eta_s - eta_t
+            assert_allclose(slope, path.level(s) ** 2 - path.level(t) ** 2, rtol=1e-12)  # eta_s - eta_t
         else:
             assert abs(slope) < 1e-12
 
@@ -225,7 +225,7 @@ def test_step_of_irsde_by_symbols() -> None:
 @every_path
 def test_best_guess_depends_on_the_ratio_alone(path: AnchoredPath) -> None:
     """Two paths at times of equal scale s / a, fed with the same x_0 and noise, give the same posterior mean."""
-    other, noise, x0 = DiscreteVP(linear_betas(1000), scale=0.7), draw(6, 1), draw(6, 1, seed=1)
+    other, noise, x0 = DiscreteVP(linear_betas(1000), sigma=0.7), draw(6, 1), draw(6, 1, seed=1)
     elsewhere, t = torch.tensor([-0.4], dtype=torch.float64), 0.4 * path.end
     elsewhen = at_ratio(other, ratio(path, t))
     assert path.signal(t) > 0 and other.signal(elsewhen) > 0  # else there is no ratio
@@ -258,7 +258,7 @@ def test_a_step_drops_the_spread_of_the_image(path: AnchoredPath, eta: float) ->
     """Variances of a Gaussian: a step with the mean of x_0, and the spread that x_0 has left, give the marginal."""
     variance = 0.03
     s, t = 0.2 * path.end, 0.9 * path.end
-    (a_s, a_t), (n_s, n_t) = ((f(s), f(t)) for f in (path.signal, lambda u: path.scale * path.noise(u)))
+    (a_s, a_t), (n_s, n_t) = ((f(s), f(t)) for f in (path.signal, lambda u: path.sigma * path.level(u)))
     before, after = (a**2 * variance + n**2 for a, n in ((a_t, n_t), (a_s, n_s)))
     one = torch.ones(1, 1, dtype=torch.float64)
     slope, std = path.posterior(one, a_t * variance / before * one, 0 * one, t, s, eta)
@@ -286,13 +286,13 @@ def test_fresh_noise_makes_steps_drop_more(path: AnchoredPath) -> None:
 @every_path
 def test_one_flow_for_all_paths(path: AnchoredPath) -> None:
     """Deterministic sampling on two paths agrees when both stop at the same noise-to-signal ratios."""
-    other, elsewhere = DiscreteVP(linear_betas(1000), scale=0.7), torch.tensor([-0.4], dtype=torch.float64)
+    other, elsewhere = DiscreteVP(linear_betas(1000), sigma=0.7), torch.tensor([-0.4], dtype=torch.float64)
     times = [share * path.end for share in (0.8, 0.6, 0.3, 0.05)] + [0.0]
     matched = [at_ratio(other, ratio(path, t)) for t in times[:-1]] + [0.0]
     noise = draw(6, 1)
 
     def sample(path: AnchoredPath, anchor: Tensor, times: list[float]) -> Tensor:
-        x = anchor + path.signal(times[0]) * (0.1 - anchor) + path.scale * path.noise(times[0]) * noise
+        x = anchor + path.signal(times[0]) * (0.1 - anchor) + path.sigma * path.level(times[0]) * noise
         return ancestral(path, lambda x, t: MIXTURE.posterior_mean(path, x, anchor, t), x, anchor, times, eta=0.0).image
 
     assert_allclose(sample(path, ANCHOR, times), sample(other, elsewhere, matched), rtol=1e-7, atol=1e-9)
@@ -331,7 +331,7 @@ def test_errors_grow_as_the_table_says(path: AnchoredPath) -> None:
     """An error of one in the output becomes scale s/a, 1, scale s, scale^2 s^2/a in the image, and so on."""
     x_t, output, anchor, one = draw(1, 1), draw(1, 1, seed=1), draw(1, 1, seed=2), 1.0
     for t in (0.1 * path.end, 0.9 * path.end):
-        a, s, scale = path.signal(t), path.noise(t), path.scale
+        a, s, scale = path.signal(t), path.level(t), path.sigma
         norm = a**2 + s**2
         expected = {
             "eps": (scale * s / a, one),
@@ -349,9 +349,9 @@ def test_errors_grow_as_the_table_says(path: AnchoredPath) -> None:
 @pytest.mark.parametrize("start", [0.5, 1.25])
 def test_a_wrong_start_stays_wrong_without_fresh_noise(start: float) -> None:
     """Many deterministic steps multiply the spread of a Gaussian by what the start had too much."""
-    path = DiscreteVP(linear_betas(400, 1e-5, 1e-2), scale=0.5)
+    path = DiscreteVP(linear_betas(400, 1e-5, 1e-2), sigma=0.5)
     prior = gaussian(torch.zeros(1, dtype=torch.float64), torch.tensor([[0.03]], dtype=torch.float64))
-    right = (path.signal(path.end) ** 2 * 0.03 + (path.scale * path.noise(path.end)) ** 2).sqrt()
+    right = (path.signal(path.end) ** 2 * 0.03 + (path.sigma * path.level(path.end)) ** 2).sqrt()
     end = ancestral(
         path,
         lambda x, t: prior.posterior_mean(path, x, torch.zeros(1), t),

@@ -7,11 +7,11 @@ import torch
 from rounding import identical
 
 from srbook.degradations import bicubic_downsample, consistent, fixed_and_free, imresize, resize_weights
-from srbook.degradations.distort import DISTORTIONS, match_psnr
 from srbook.images import round_to_8bit
 from srbook.metrics import PROTOCOL_B, psnr
 from srbook.networks import LinearUpscaler, least_squares_upscaler
 from srbook.results import stored_result
+from srbook.study.distort import DISTORTIONS, match_psnr
 
 SCALES = range(2, 9)
 

@@ -138,7 +138,7 @@ def test_a_change_of_the_weights_is_carried_to_the_end(field: nn.Module) -> None
 
 def gaussian_denoiser(mean: Tensor, spread: Tensor):
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (PATH.signal, PATH.noise))
+        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (PATH.signal, PATH.level))
         return mean + a * spread**2 / (a**2 * spread**2 + s**2) * (x - a * mean)
 
     return denoise
@@ -146,7 +146,7 @@ def gaussian_denoiser(mean: Tensor, spread: Tensor):
 
 def end_of_gaussian_flow(start: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
     """The flow of a Gaussian keeps (x - a m) in proportion to its standard deviation."""
-    (a, s), (end_a, end_s) = ((PATH.signal(t), PATH.noise(t)) for t in (1.0, LAST))
+    (a, s), (end_a, end_s) = ((PATH.signal(t), PATH.level(t)) for t in (1.0, LAST))
     ratio = ((end_a**2 * spread**2 + end_s**2) / (a**2 * spread**2 + s**2)).sqrt()
     return end_a * mean + ratio * (start - a * mean)
 
@@ -264,5 +264,5 @@ def test_shrinking_the_spread_lowers_the_loss() -> None:
 
 def test_what_the_early_stop_leaves() -> None:
     """At tau = 1/3000 the state has noise of 0.0059 sigma and a signal of one minus 2e-5."""
-    assert PATH.noise(LAST).item() == pytest.approx(0.0059, abs=5e-5)
+    assert PATH.level(LAST).item() == pytest.approx(0.0059, abs=5e-5)
     assert 1 - PATH.signal(LAST).item() == pytest.approx(1.7e-5, abs=5e-7)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from srbook.degradations import bicubic_downsample
-from srbook.exact import empirical_posterior, patch_pairs
+from srbook.exact import empirical_posterior
+from srbook.study.examples import patch_pairs
 
 
 @pytest.fixture(params=range(3))

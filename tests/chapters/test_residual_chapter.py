@@ -10,9 +10,9 @@ from srbook.paths import DiscreteVP
 from srbook.schedules import cosine_betas, linear_betas
 
 PATHS = [
-    DiscreteVP(linear_betas(1000), scale=0.5),
-    DiscreteVP(linear_betas(1000), scale=0.25),
-    DiscreteVP(cosine_betas(100), scale=0.25),
+    DiscreteVP(linear_betas(1000), sigma=0.5),
+    DiscreteVP(linear_betas(1000), sigma=0.25),
+    DiscreteVP(cosine_betas(100), sigma=0.25),
 ]
 
 
@@ -30,7 +30,7 @@ def test_the_image_is_wrong_by_nu_times_the_noise(path: DiscreteVP, share: float
     t = share * path.end
     x0, anchor, noise, error = (normal(2, 3, 4, 4, seed=seed) for seed in range(4))
     guess = to_x0(path, "eps", noise + error, path.perturb(x0, anchor, t, noise), anchor, t)
-    nu = path.scale * path.noise(t) / path.signal(t)
+    nu = path.sigma * path.level(t) / path.signal(t)
     torch.testing.assert_close(guess - x0, -nu * error)
 
 
@@ -54,7 +54,7 @@ def test_the_best_pixelwise_guess(path: DiscreteVP, t: int):
     residual = uniform(400_000, seed=4) ** 3 - 0.1
     state = path.perturb(residual, torch.zeros(()), t, normal(400_000, seed=5)) / path.signal(t)
     second_moment = residual.square().mean()
-    nu = path.scale * path.noise(t) / path.signal(t)
+    nu = path.sigma * path.level(t) / path.signal(t)
     factor = (state @ residual) / state.square().sum()
     assert factor.item() == pytest.approx((second_moment / (second_moment + nu**2)).item(), rel=0.02)
     error = (factor * state - residual).square().mean()

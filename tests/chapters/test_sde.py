@@ -17,9 +17,9 @@ from srbook.schedules import linear_betas, mean_reverting_thetas, resshift_sqrt_
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 PATHS: dict[str, AnchoredPath] = {
-    "continuous": ContinuousVP(scale=0.5),
-    "ddpm": DiscreteVP(linear_betas(50, 1e-3, 0.1), scale=0.5),
-    "irsde": MeanReverting(mean_reverting_thetas(30), scale=0.4),
+    "continuous": ContinuousVP(sigma=0.5),
+    "ddpm": DiscreteVP(linear_betas(50, 1e-3, 0.1), sigma=0.5),
+    "irsde": MeanReverting(mean_reverting_thetas(30), sigma=0.4),
     "resshift": ResidualShift(resshift_sqrt_etas(15)),
 }
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -89,7 +89,7 @@ def test_ito_integral_has_the_stated_variance() -> None:
     path, end = ContinuousVP(), 0.6
     middle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * end / 20_000
     integral = (vp_beta(middle) / path.signal(middle).square()).mean() * end
-    assert_allclose(path.signal(end).square() * integral, path.noise(end).square(), rtol=1e-6)
+    assert_allclose(path.signal(end).square() * integral, path.level(end).square(), rtol=1e-6)
 
 
 def test_forward_simulation_has_the_moments() -> None:
@@ -100,10 +100,10 @@ def test_forward_simulation_has_the_moments() -> None:
     for k in range(steps):
         beta = vp_beta(torch.tensor(k * end / steps, dtype=torch.float64))
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        x = x - beta / 2 * (x - ANCHOR) * end / steps + beta.sqrt() * path.scale * math.sqrt(end / steps) * noise
-    a, s = path.signal(end), path.noise(end)
+        x = x - beta / 2 * (x - ANCHOR) * end / steps + beta.sqrt() * path.sigma * math.sqrt(end / steps) * noise
+    a, s = path.signal(end), path.level(end)
     assert_allclose(x.mean(0), ANCHOR + a * (start.mean(0) - ANCHOR), atol=0.01)
-    expected = a**2 * start.T.cov() + (s * path.scale) ** 2 * torch.eye(2, dtype=torch.float64)
+    expected = a**2 * start.T.cov() + (s * path.sigma) ** 2 * torch.eye(2, dtype=torch.float64)
     assert_allclose(x.T.cov(), expected, atol=0.01)
 
 
@@ -198,7 +198,7 @@ def test_velocity_is_drift_minus_half_the_score(name: str) -> None:
     assert_allclose(velocity, expected, **TIGHT)
     if name == "continuous":  # the form with the rate
         beta = vp_beta(torch.tensor(moment, dtype=torch.float64))
-        assert_allclose(velocity, -beta / 2 * (x - ANCHOR + path.scale**2 * score), **TIGHT)
+        assert_allclose(velocity, -beta / 2 * (x - ANCHOR + path.sigma**2 * score), **TIGHT)
 
 
 @every_path
@@ -222,7 +222,7 @@ def test_euler_maruyama_has_weak_order_one() -> None:
     anchor, probe = torch.zeros(1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
 
     def variance(u: float) -> float:
-        return (path.signal(u) ** 2 * v + (path.scale * path.noise(u)) ** 2).item()
+        return (path.signal(u) ** 2 * v + (path.sigma * path.level(u)) ** 2).item()
 
     def error(steps: int) -> float:
         times, spread = path.times(steps, last=0.1), variance(1.0)

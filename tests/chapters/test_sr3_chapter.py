@@ -95,7 +95,7 @@ def test_the_best_conditional_noise_is_the_conditional_score():
     for given in GIVEN_Y:
         for t in (5.0, 60.0, 200.0):
             (score,) = torch.autograd.grad(given.log_density(PATH, x_t, ANCHOR, t).sum(), x_t)
-            expected = -best_noise(given, x_t.detach(), t) / (PATH.scale * PATH.noise(t))
+            expected = -best_noise(given, x_t.detach(), t) / (PATH.sigma * PATH.level(t))
             torch.testing.assert_close(score, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -131,8 +131,8 @@ def test_the_absolute_error_prefers_the_majority():
     for kind in ("mean", "median"):
 
         def denoise(x_t: Tensor, t: Tensor, kind: str = kind) -> Tensor:
-            signal, noise = PATH.signal(t[0]), PATH.noise(t[0])
-            p = torch.sigmoid(odds + (x_t - 0.5) * signal / (PATH.scale * noise) ** 2)
+            signal, noise = PATH.signal(t[0]), PATH.level(t[0])
+            p = torch.sigmoid(odds + (x_t - 0.5) * signal / (PATH.sigma * noise) ** 2)
             return p if kind == "mean" else (p > 0.5).to(p)
 
         x = PATH.start(ANCHOR, torch.randn(20_000, 1, generator=generator(), dtype=torch.float64))
@@ -147,7 +147,7 @@ def test_the_absolute_error_prefers_the_majority():
 def test_both_variances_are_right_for_some_images(t: int, s: int, spread: float):
     """The exact variance of x_s given x_t, for x_0 with this standard deviation in units of the scale."""
     a_t, a_s = PATH.signal(t), PATH.signal(s)
-    s_t, s_s = PATH.noise(t), PATH.noise(s)
+    s_t, s_s = PATH.level(t), PATH.level(s)
     variance = spread**2
     # x_s and x_t are jointly Gaussian
     of_s, of_t = a_s**2 * variance + s_s**2, a_t**2 * variance + s_t**2
@@ -157,7 +157,7 @@ def test_both_variances_are_right_for_some_images(t: int, s: int, spread: float)
     tilde = beta * s_s**2 / s_t**2
     x = torch.zeros(1, 1, dtype=torch.float64)
     _, std = PATH.posterior(x, x, x, t, s)
-    assert (std / PATH.scale).square().item() == pytest.approx(tilde.item(), rel=1e-9)
+    assert (std / PATH.sigma).square().item() == pytest.approx(tilde.item(), rel=1e-9)
     way = variance / (variance + (1 - variance) * s_t**2)
     assert exact.item() == pytest.approx((tilde + way * (beta - tilde)).item(), rel=1e-9)
     if spread in (0.0, 1.0):

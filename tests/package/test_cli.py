@@ -15,10 +15,12 @@ from PIL import Image, ImageChops
 from rounding import identical
 from typer.testing import CliRunner, Result
 
+from srbook import registry
 from srbook.cli import app
-from srbook.data import read_image, read_picture
-from srbook.degradations import bicubic_upsample
+from srbook.data import PairedPatches, read_image, read_picture
+from srbook.degradations import Bicubic, Noisy, bicubic_upsample
 from srbook.images import round_to_8bit
+from srbook.metrics import METRICS
 from srbook.registry import build, load, presets
 from srbook.study import notebooks
 
@@ -332,6 +334,26 @@ def test_train_writes_weights_that_upscale_uses(tmp_path: Path, photographs: Pat
     assert upscaled.exit_code == 0 and Image.open(out / "one.png").size == (320, 288)
 
 
+def test_train_degrades_as_the_preset_says(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, text in {"rrdb-tiny": "", "noisy": "extends: rrdb-tiny\ndegradation: {kind: noisy, std: 0.1}\n"}.items():
+        source = registry._PRESETS / f"{name}.yaml"
+        (tmp_path / f"{name}.yaml").write_text(text or source.read_text())
+    monkeypatch.setattr(registry, "_PRESETS", tmp_path)
+    seen = []
+
+    class Watched(PairedPatches):
+        def __init__(self, *arguments: object, **options: object):
+            super().__init__(*arguments, **options)
+            seen.append(self.degradation)
+
+    monkeypatch.setattr("srbook.data.PairedPatches", Watched)
+    words = ("--data", photographs, "--steps", 1, "--batch-size", 1, "--device", "cpu")
+    for preset in ("rrdb-tiny", "noisy"):
+        result = run("train", "--preset", preset, "--output", tmp_path / preset, *words)
+        assert result.exit_code == 0, result.output
+    assert seen == [Bicubic(4), Noisy(4, std=0.1)]
+
+
 def test_train_resumes_by_default_and_says_so(tmp_path: Path, photographs: Path):
     output = tmp_path / "run"
     assert training(photographs, output, "--steps", 2).exit_code == 0
@@ -448,8 +470,10 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, got fid"),
+        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, entropy, residual_entropy, got fid"),
         (("--scale", "2"), "bicubic magnifies 4 times"),
+        (("--degradation", "blurry"), "unknown degradation 'blurry'; choose from bicubic, noisy"),
+        (("--degradation", "{kind"), "--degradation must be a name or a mapping"),
         (("--save", "table.csv"), "must end in .json"),
         (("--model", "bicubic"), "two of the models have one name"),
     ],
@@ -457,6 +481,17 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
 def test_evaluate_says_what_is_wrong(words: tuple[str, ...], message: str, photographs: Path):
     result = run("evaluate", "--data", photographs, "--model", "bicubic", *words)
     assert result.exit_code == 1 and message in result.stderr
+
+
+def test_evaluate_on_another_degradation(photographs: Path):
+    words = ("--model", "bicubic", "--degradation", "{kind: noisy, std: 0.1}")
+    result = run("evaluate", "--data", photographs, *words)
+    assert result.exit_code == 0 and "Gaussian noise of deviation 0.1" in result.stdout
+
+
+def test_evaluate_lists_its_metrics():
+    text = run("evaluate", "--help").stdout
+    assert all(f"\n  {metric.name} " in text and metric.title in text for metric in METRICS.values())
 
 
 def test_evaluate_on_an_absent_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """Training batches: aligned, reproducible by number, uniform over positions."""
 
 import pickle
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch.utils.data import DataLoader
 from srbook.data import ImageFolder, PairedPatches, write_image
 from srbook.data.cache import ByteCache
 from srbook.data.patches import SYMMETRIES, symmetry
-from srbook.degradations import bicubic_downsample, crop_to_multiple
-from srbook.images import round_to_8bit
+from srbook.degradations import Bicubic, Degradation, Noisy, bicubic_downsample
+from srbook.images import crop_to_multiple, round_to_8bit
 
 
 def photographs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -118,11 +119,61 @@ def test_sides_need_not_be_multiples():
     assert any(identical(hr[0], place) for place in places)
 
 
+@dataclass(frozen=True)
+class Every(Degradation):
+    """Takes one pixel of each block, the same one in all, at random if wanted."""
+
+    kind, reach, description = "every", 0, "one pixel of each block"
+    deterministic = True
+    size: int | None = None  # what it claims to make
+
+    def __call__(self, hr, generator=None):
+        start = 0 if self.deterministic else int(torch.randint(self.scale, (), generator=generator))
+        return hr[..., start :: self.scale, start :: self.scale][..., : self.size]
+
+
+class RandomEvery(Every):
+    deterministic = False
+
+
 def test_another_degradation():
     image = photographs((32, 32))[0]
-    hr, lr = patches([image], scale=2, degrade=lambda x, s: x[..., ::s, ::s], patch_size=32, batch_size=1)[0]
+    hr, lr = patches([image], scale=2, degradation=Every(2), patch_size=32, batch_size=1)[0]
     turn = next(t for t in range(SYMMETRIES) if identical(symmetry(image, t), hr[0]))
     assert identical(lr[0], symmetry(image[:, ::2, ::2], turn))
+
+
+def test_a_random_degradation_is_drawn_for_each_patch():
+    """Each is one of the four that the generator can choose, turned as its partner, and all four come."""
+    image, seen = photographs((32, 32))[0], set()
+    for hr, lr in islice(patches([image], degradation=RandomEvery(4), patch_size=32), 8):
+        for large, small in zip(hr, lr, strict=True):
+            turn = next(t for t in range(SYMMETRIES) if identical(symmetry(image, t), large))
+            starts = [k for k in range(4) if identical(small, symmetry(image[:, k::4, k::4], turn))]
+            assert len(starts) == 1
+            seen |= {*starts}
+    assert seen == {0, 1, 2, 3}
+
+
+def test_a_random_batch_depends_on_seed_and_number_only(folder):
+    """A run that goes on at batch 5, in any number of processes, sees the noise that it would have seen."""
+    noisy = {"degradation": Noisy(4, std=0.1)}
+    forward = list(islice(patches(folder, **noisy), 6))
+    for i in (5, 2, 5):
+        assert_same_pair(patches(folder, **noisy)[i], forward[i])
+    workers = DataLoader(patches(folder, **noisy), batch_size=None, sampler=range(3, 6), num_workers=2)
+    for there, here in zip(workers, forward[3:], strict=True):
+        assert_same_pair(there, here)
+    clean = patches(folder)[5]
+    assert identical(clean[0], forward[5][0]) and (clean[1] - forward[5][1]).std().item() == pytest.approx(0.1, rel=0.2)
+    other = patches(folder, seed=4, **noisy)[5]
+    assert not identical(other[1], forward[5][1])
+
+
+def test_a_random_degradation_sees_what_surrounds_a_patch(folder):
+    """Without noise it gives the patches of the whole image, also at the image's own borders."""
+    for clean, drawn in islice(zip(patches(folder), patches(folder, degradation=Noisy(4, std=0)), strict=False), 12):
+        assert_same_pair(clean, drawn)
 
 
 def test_rotated_files_are_counted_upright(tmp_path):
@@ -161,8 +212,10 @@ def test_bad_arguments(images, changes, error, message):
 
 
 def test_bad_degradation_and_bad_index():
-    with pytest.raises(ValueError, match=r"degrade must return \(1, 3, 10, 10\) for \(1, 3, 40, 40\)"):
-        patches(photographs((40, 40)), degrade=lambda x, s: x)[0]
+    with pytest.raises(ValueError, match=r"must make \(1, 3, 10, 10\) of \(1, 3, 40, 40\), got \(1, 3, 10, 5\)"):
+        patches(photographs((40, 40)), degradation=Every(4, size=5))[0]
+    with pytest.raises(ValueError, match="the degradation shrinks 2 times, the patches 4 times"):
+        patches(photographs((40, 40)), degradation=Bicubic(2))
     with pytest.raises(IndexError, match="numbered from 0, got -1"):
         patches(photographs((40, 40)))[-1]
 

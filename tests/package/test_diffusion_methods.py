@@ -1,5 +1,6 @@
 """DDPM, SR3, and SRDiff as methods: their formulas by value, their stages, and what they refuse."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import srbook
 from srbook.degradations import bicubic_downsample, bicubic_upsample, imresize
 from srbook.methods import DDPM, SR3, Condition, SRDiff
+from srbook.parametrizations import to_noise
 from srbook.registry import read_preset
 from srbook.samplers import ancestral, probability_flow
 from srbook.training import Trainer, TrainingConfig
@@ -31,7 +33,16 @@ def ddpm(**changes: object) -> DDPM:
 
 def srdiff(**changes: object) -> SRDiff:
     network = {"width": 8, "multipliers": [1, 2]}
-    return SRDiff(**{"scale": 4, "steps": 20, "encoder": ENCODER, "network": network, "sampling_steps": 4, **changes})
+    return SRDiff(
+        **{
+            "scale": 4,
+            "schedule": {"steps": 20},
+            "encoder": ENCODER,
+            "network": network,
+            "sampling_steps": 4,
+            **changes,
+        }
+    )
 
 
 every_method = pytest.mark.parametrize("make", [ddpm, sr3, srdiff])
@@ -80,10 +91,9 @@ def test_reverse_steps_of_the_released_programs(file: str, schedule: dict, clock
     method = sr3(schedule=schedule, clock=clock, sigma=1.0, sampling_steps=10)
     method.network = Recorder(noise)
     condition = Condition(anchor=x.new_zeros(()), context=torch.zeros_like(x))
-    _, denoise = method.denoiser_given(condition, clip=clip)
     for index, expected in zip(released["t"].tolist(), released["mean_clip" if clip else "mean_noclip"], strict=True):
         t = index + 1
-        x0 = denoise(x, x.new_full((len(x),), t))
+        x0 = method.denoise(x, x.new_full((len(x),), t), condition, clip=clip)
         mean, _ = method.path.posterior(x, x0, condition.anchor, t, t - 1)
         torch.testing.assert_close(mean, torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
         level = np.sqrt(released["alphas_cumprod"][index])
@@ -99,9 +109,9 @@ def test_sr3_shows_the_condition_first_and_in_minus_one_to_one():
     torch.testing.assert_close(condition.context, 2 * upscaled - 1)
     method.network = Recorder(torch.zeros_like(hr))
     z = torch.randn(hr.shape, generator=generator())
-    method.predict(z, torch.tensor([1.0, 40.0]), condition.context)
+    method.predict(0.5 + 0.5 * z, torch.tensor([1.0, 40.0]), condition)
     asked, level = method.network.asked[0]
-    assert identical(asked, torch.cat([condition.context, z], dim=1))
+    torch.testing.assert_close(asked, torch.cat([condition.context, z], dim=1))
     torch.testing.assert_close(level, method.path.signal(torch.tensor([1.0, 40.0])))
 
 
@@ -109,7 +119,7 @@ def test_sr3_may_diffuse_the_residual():
     method = sr3(anchor="bicubic", sigma=0.1)
     _, lr = pair()
     torch.testing.assert_close(method.condition(lr).anchor, bicubic_upsample(lr, 4).clamp(0, 1))
-    assert method.path.scale == 0.1
+    assert method.path.sigma == 0.1
 
 
 def test_sr3_trains_between_the_steps_and_ddpm_on_them():
@@ -133,20 +143,16 @@ def test_srdiff_residual_noise_and_loss_of_the_released_program():
         name: torch.from_numpy(value) for name, value in np.load(VECTORS / "srdiff_residual_and_loss.npz").items()
     }
     hr, anchor = (released["hr"] + 1) / 2, (released["lr_up"] + 1) / 2
-    method = srdiff(steps=100)
+    method = srdiff(schedule={"steps": 100})
     method.network = Recorder(released["eps_pred"])
-    x0 = method.clean(hr, anchor)
+    condition = Condition(anchor)
+    x0 = method.clean(hr, condition)
     torch.testing.assert_close((x0 - anchor) / 0.25, released["res"], rtol=0, atol=1e-12)
     torch.testing.assert_close(2 * x0 - 1, released["back"], rtol=0, atol=1e-12)
     t = released["t"].double() + 1
     x_t = method.path.perturb(x0, anchor, t, released["noise"])
     torch.testing.assert_close((x_t - anchor) / 0.25, released["x_t"], rtol=0, atol=1e-10)
-
-    from srbook.objectives import noise_loss
-
-    loss = noise_loss(
-        method.path, lambda z, t: method.predict(z, t, z), x0, anchor, t, released["noise"], method.distance
-    )
+    loss = method.losses(x0, condition, t, released["noise"])["loss"]
     assert loss.item() == pytest.approx(released["loss_l1_mean"].item(), abs=1e-12)
     assert identical(method.network.asked[0][1], released["t"])  # the step counts from zero
 
@@ -157,17 +163,17 @@ def test_srdiff_chain_of_the_released_program():
         name: torch.from_numpy(value) for name, value in np.load(VECTORS / "srdiff_residual_and_loss.npz").items()
     }
     anchor = (released["lr_up"] + 1) / 2
-    method = srdiff(steps=100)
+    method = srdiff(schedule={"steps": 100})
 
     class Toy(nn.Module):
         def forward(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
             return 0.4 * x + 0.1 * features
 
-    method.network = Toy()
-    _, denoise = method.denoiser_given(Condition(anchor, released["lr_up"]))
+    method.network, condition = Toy(), Condition(anchor, released["lr_up"])
     x = anchor + 0.25 * released["x_T"]
     for t in range(100, 0, -1):
-        x, _ = method.path.posterior(x, denoise(x, x.new_full((len(x),), t)), anchor, t, t - 1)
+        x0 = method.denoise(x, x.new_full((len(x),), t), condition)
+        x, _ = method.path.posterior(x, x0, anchor, t, t - 1)
     torch.testing.assert_close((x - anchor) / 0.25, released["chain_final_residual"], rtol=0, atol=1e-10)
     torch.testing.assert_close(2 * x - 1, released["chain_final_img"], rtol=0, atol=1e-10)
 
@@ -236,17 +242,16 @@ def test_upscale_with_a_perfect_network_gives_the_truth(make):
     hr, _ = pair()
     lr = imresize(hr, 1 / 4)  # not rounded, so that the truth fits it exactly
     method = make(sampling_steps=None)
-    anchor = method.condition(lr).anchor
-    x0 = method.clean(hr, anchor)
+    condition = method.condition(lr)
+    anchor, x0 = condition.anchor, method.clean(hr, condition)
 
-    def oracle(z: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-        a, s = (f(t).float().reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
-        return (z - a * (x0 - anchor) / method.path.scale) / s
+    def oracle(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return to_noise(method.path, "x0", x0, x_t, anchor, t)
 
     method.predict = oracle
     image = method.upscale(lr, generator=generator()).image
     torch.testing.assert_close(image, x0.clamp(0, 1), rtol=0, atol=2e-4)
-    _, denoise = method.denoiser(lr)
+    denoise = partial(method.denoise, condition=condition)
     times = [float(t) for t in range(int(method.path.end), 0, -1)]
     start = method.path.start(anchor, torch.randn(hr.shape, generator=generator(3)))
     for sampled in (
@@ -261,17 +266,21 @@ def test_upscale_with_a_perfect_network_gives_the_truth(make):
 
 def test_ddpm_upscale_shrinks_to_the_input():
     _, lr = pair()
-    _, denoise = ddpm().denoiser(lr)
-    x0 = denoise(torch.randn(2, 3, 8, 8, generator=generator()), torch.full((2,), 40.0))
+    method = ddpm()
+    x_t = torch.randn(2, 3, 8, 8, generator=generator())
+    x0 = method.denoise(x_t, torch.full((2,), 40.0), method.condition(lr))
     torch.testing.assert_close(imresize(x0.double(), 1 / 4), lr.double(), rtol=0, atol=1e-5)
 
 
 def test_ddpm_samples_repeat_and_differ():
     method = ddpm().eval()
-    first, again, other = (method.sample(3, (8, 4), generator=generator(seed)).image for seed in (1, 1, 2))
+    noise = torch.randn(3, 3, 8, 4, generator=generator())
+    first, again, other = (
+        method.sample(method.condition(), noise, generator=generator(seed)).image.detach() for seed in (1, 1, 2)
+    )
     assert first.shape == (3, 3, 8, 4)
     assert_repeats(first, again, other)
-    assert method.sample(1, 8, steps=7).nfe == 7
+    assert method.sample(method.condition(), noise, steps=7).nfe == 7
 
 
 def test_ddpm_sees_no_condition():
@@ -284,7 +293,7 @@ def test_ddpm_sees_no_condition():
 def test_stages_free_and_freeze_weights():
     method = srdiff()
     hr, lr = pair()
-    assert method.stages == ("encoder", "diffusion") and method.stage == "diffusion"
+    assert method.stage_names() == ("encoder", "diffusion") and method.stage == "diffusion"
     for stage, trained, frozen in (
         ("encoder", method.encoder, method.network),
         ("diffusion", method.network, method.encoder),
@@ -367,7 +376,7 @@ def test_every_preset_has_a_training_for_each_stage(preset: str):
     with torch.device("meta"):
         method = srbook.build(preset)
     training = read_preset(preset).training
-    assert tuple(training) == method.stages
+    assert tuple(training) == method.stage_names()
     assert all(config.patch_size % method.multiple == 0 for config in training.values())
 
 

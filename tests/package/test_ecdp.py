@@ -13,8 +13,8 @@ import srbook
 from srbook.degradations import bicubic_downsample, bicubic_upsample, residual_deviation
 from srbook.methods import ECDP, Condition
 from srbook.methods.ecdp import END_OF_FLOW
-from srbook.objectives import score_weights, two_head_losses
-from srbook.parametrizations import blend_weight, hybrid, target
+from srbook.objectives import denoising_losses, score_weights
+from srbook.parametrizations import blend_weight, hybrid, target, to_noise
 from srbook.paths import ContinuousVP
 from srbook.registry import read_preset
 from srbook.samplers import ancestral
@@ -26,7 +26,9 @@ ENCODER = {"features": 8, "growth": 4, "blocks": 2}
 
 def ecdp(**changes: object) -> ECDP:
     torch.manual_seed(0)
-    return ECDP(**{"scale": 4, "encoder": ENCODER, "taps": [0, 1], "network": SMALL, "features": "encoder", **changes})
+    return ECDP(
+        **{"scale": 4, "encoder": ENCODER, "taps": [0, 1], "network": SMALL, "quality_features": "encoder", **changes}
+    )
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -60,14 +62,12 @@ class Heads(nn.Module):
 
 def knowing(method: ECDP, x0: Tensor, anchor: Tensor) -> ECDP:
     """The method with heads that know the truth."""
-    sigma = method.path.scale
 
-    def heads(z: Tensor, t: Tensor, context: object) -> tuple[Tensor, Tensor]:
-        a, s = (f(t).to(z).reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
-        z0 = (x0 - anchor) / sigma
-        return (z - a * z0) / s, z0
+    def predict(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        noise = to_noise(method.path, "x0", x0, x_t, anchor, t)
+        return target(method.path, "hybrid", x0, noise, anchor, t)
 
-    method.heads = heads
+    method.predict = predict
     return method
 
 
@@ -84,9 +84,9 @@ def test_the_released_drift_and_blend(vectors: Path):
         released["t_index"].tolist(), released["drift_per_tau"], released["hybrid_eps"], strict=True
     ):
         t = torch.tensor([index / 300], dtype=torch.float64)
-        x0 = method.estimate(x_t, t, condition)
+        x0 = method.denoise(x_t, t, condition)
         close(method.path.velocity(x_t, x0, anchor, t) / 0.2, drift, 1e-9)
-        close(method.predict(z, t, []), blend, 1e-10)
+        close(to_noise(method.path, "hybrid", method.predict(x_t, t, condition), x_t, anchor, t), blend, 1e-10)
         asked, time, _ = method.network.asked[-1]
         close(asked, z, 1e-12)
         close(time, torch.tensor([index], dtype=torch.float64), 1e-12)
@@ -94,9 +94,9 @@ def test_the_released_drift_and_blend(vectors: Path):
 
 def test_hybrid_is_v_prediction_from_two_heads():
     """Noise and z_0 of the blend are those of v = a * noise head - s * z_0 head."""
-    path, (noise, z0, z) = ContinuousVP(scale=0.2), torch.randn(3, 4, 3, 2, 2, dtype=torch.float64)
+    path, (noise, z0, z) = ContinuousVP(sigma=0.2), torch.randn(3, 4, 3, 2, 2, dtype=torch.float64)
     t = torch.tensor([0.001, 0.3, 0.7, 1.0])
-    a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.noise))
+    a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.level))
     anchor = torch.rand(4, 3, 2, 2, dtype=torch.float64)
     image, blend = hybrid(path, noise, anchor + 0.2 * z0, anchor + 0.2 * z, anchor, t, blend_weight(path, t))
     v = a * noise - s * z0
@@ -111,7 +111,7 @@ def test_the_weight_of_the_blend_makes_its_error_least(ratio: float):
     path = ContinuousVP()
     grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
     for t in (0.02, 0.2, 0.5, 0.9):
-        error = grid.square() + ((1 - grid) * ratio * path.signal(t) / path.noise(t)).square()
+        error = grid.square() + ((1 - grid) * ratio * path.signal(t) / path.level(t)).square()
         assert blend_weight(path, t, ratio).item() == pytest.approx(grid[error.argmin()].item(), abs=1e-4)
     close(blend_weight(path, torch.tensor([0.1, 0.9])), path.signal(torch.tensor([0.1, 0.9])).square(), 1e-15)
 
@@ -131,9 +131,9 @@ def test_one_head_alone(blend: str, head: int):
     for given in (predictions, other):
         method = ecdp(blend=blend)
         method.network = Heads(*given)
-        estimates.append(method.estimate(anchor + 0.2 * z, t, Condition(anchor, context=[])))
+        estimates.append(method.denoise(anchor + 0.2 * z, t, Condition(anchor, context=[])))
     close(estimates[0], estimates[1], 0)
-    a, s = method.path.signal(0.4), method.path.noise(0.4)
+    a, s = method.path.signal(0.4), method.path.level(0.4)
     expected = anchor + 0.2 * ((z - s * predictions[0]) / a if blend == "eps" else predictions[1])
     close(estimates[0], expected, 1e-12)
 
@@ -157,7 +157,7 @@ def test_the_condition_is_made_once():
 def test_the_anchor_is_the_chosen_bicubic_image(vectors: Path):
     released = load(vectors / "mu_bicubic_torch.npz")
     y = released["y"]
-    close(ecdp(anchor="torch").double().condition(y).anchor, released["up_a075"], 1e-12)
+    close(ecdp(kernel="torch").double().condition(y).anchor, released["up_a075"], 1e-12)
     close(ecdp().double().condition(y).anchor, released["up_matlab_hwc"].permute(2, 0, 1)[None], 1e-6)
     # torchvision's later kernel is MATLAB's but for two pixels' distance from the border
     inside = (..., slice(8, -8), slice(8, -8))
@@ -171,17 +171,17 @@ def test_the_anchor_is_the_chosen_bicubic_image(vectors: Path):
 def test_the_released_loss(vectors: Path):
     """The program sums the values of an image, ours is their mean."""
     released = load(vectors / "ecdp_loss.npz")
-    path, anchor = ContinuousVP(scale=0.2), torch.zeros((), dtype=torch.float64)
+    path, anchor = ContinuousVP(sigma=0.2), torch.zeros((), dtype=torch.float64)
     for name in ("eval", "train"):
         for i, index in enumerate(released[f"t_{name}"].double()):
             z0, noise, cond = (released[part][i : i + 1] for part in ("z0", "noise", "cond"))
 
-            def heads(z: Tensor, t: Tensor, cond: Tensor = cond) -> tuple[Tensor, Tensor]:
-                share = t.reshape(-1, 1, 1, 1)
-                return 0.3 * z + 0.1 * share, -0.2 * z + 0.5 * cond * share
+            def heads(x_t: Tensor, t: Tensor, cond: Tensor = cond) -> Tensor:
+                z, share = x_t / 0.2, t.reshape(-1, 1, 1, 1)
+                return torch.cat([0.3 * z + 0.1 * share, -0.2 * z + 0.5 * cond * share], dim=1)
 
-            losses = two_head_losses(path, heads, 0.2 * z0, anchor, index.reshape(1) / 300, noise)
-            assert sum(losses).item() * z0.numel() == pytest.approx(released[f"loss_{name}"][i].item(), rel=1e-9)
+            losses = denoising_losses(path, "hybrid", heads, 0.2 * z0, anchor, index.reshape(1) / 300, noise)
+            assert losses["loss"].item() * z0.numel() == pytest.approx(released[f"loss_{name}"][i].item(), rel=1e-9)
 
 
 def test_the_loss_of_silent_heads():
@@ -199,18 +199,21 @@ def test_the_loss_of_silent_heads():
 
 
 def test_score_weights_make_errors_those_of_the_score():
-    path, t = ContinuousVP(scale=0.2), torch.tensor([0.01, 0.5])
+    path, t = ContinuousVP(sigma=0.2), torch.tensor([0.01, 0.5])
     x0, anchor, noise, e, z = torch.randn(5, 2, 3, 4, 4, dtype=torch.float64)
     x_t = path.perturb(x0, anchor, t, noise)
     score = target(path, "score", x0, noise, anchor, t)
     from_noise = target(path, "score", x0, e, anchor, t)
-    s, a = (f(t).reshape(-1, 1, 1, 1) for f in (path.noise, path.signal))
+    s, a = (f(t).reshape(-1, 1, 1, 1) for f in (path.level, path.signal))
     from_image = (anchor + a * 0.2 * z - x_t) / (0.2 * s) ** 2
-    losses = two_head_losses(path, lambda *_: (e, z), x0, anchor, t, noise, by_score=True)
-    for loss, predicted in zip(losses, (from_noise, from_image), strict=True):
+    heads = torch.cat([e, z], dim=1)
+    losses = denoising_losses(path, "hybrid", lambda *_: heads, x0, anchor, t, noise, by_score=True)
+    alone = denoising_losses(path, "eps", lambda *_: e, x0, anchor, t, noise, by_score=True)["loss"]
+    assert alone.item() == pytest.approx(losses["noise"].item(), rel=1e-9)
+    for loss, predicted in zip((losses["noise"], losses["image"]), (from_noise, from_image), strict=True):
         assert loss.item() == pytest.approx((0.2 * (predicted - score)).square().mean().item(), rel=1e-9)
-    absolute = two_head_losses(path, lambda *_: (e, z), x0, anchor, t, noise, "l1", by_score=True)
-    assert absolute[0].item() == pytest.approx((0.2 * (from_noise - score)).abs().mean().item(), rel=1e-9)
+    absolute = denoising_losses(path, "hybrid", lambda *_: heads, x0, anchor, t, noise, "l1", by_score=True)
+    assert absolute["noise"].item() == pytest.approx((0.2 * (from_noise - score)).abs().mean().item(), rel=1e-9)
     assert [w.shape for w in score_weights(path, t)] == [(2,), (2,)]
 
 
@@ -231,7 +234,7 @@ def test_heads_that_know_the_truth_give_it(blend: str, sampler: str, steps: int 
     method = ecdp(blend=blend, sampler=sampler).double()
     anchor = method.condition(lr).anchor
     result = knowing(method, hr, anchor).upscale(lr, steps=steps, generator=generator())
-    left = 0.2 * method.path.noise(END_OF_FLOW).item() if steps is None else 0.0  # the flow stops before t = 0
+    left = 0.2 * method.path.level(END_OF_FLOW).item() if steps is None else 0.0  # the flow stops before t = 0
     assert (result.image - hr).abs().max() < 5 * left + 1e-3
     assert result.nfe == steps or (steps is None and result.nfe > 20)
 
@@ -244,8 +247,7 @@ def test_the_flow_takes_the_steps_of_the_normalized_image():
         z0 = torch.randn(1, 3, 8, 8, generator=generator(3)).double()
         anchor = torch.full_like(z0, shift)
         knowing(method, anchor + sigma * z0, anchor)
-        _, denoise = method.denoiser_given(Condition(anchor))
-        counts.add(method.flow(anchor, denoise, torch.randn(z0.shape, generator=generator()).double()).nfe)
+        counts.add(method.sample(Condition(anchor), torch.randn(z0.shape, generator=generator()).double()).nfe)
     assert len(counts) == 1
 
 
@@ -256,14 +258,16 @@ def test_the_flow_of_a_gaussian_has_its_closed_form():
     method.tolerance = 1e-7
     anchor, noise = torch.rand(1, 3, 4, 4).double(), torch.randn(1, 3, 4, 4, generator=generator()).double()
 
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.noise))
+    def denoise(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (method.path.signal, method.path.level))
         return anchor + a * d**2 / (a**2 * d**2 + s**2) * (x_t - anchor)
 
-    spread = [(method.path.signal(t) * d) ** 2 + method.path.noise(t) ** 2 for t in (END_OF_FLOW, 1.0)]
+    method.denoise = denoise
+
+    spread = [(method.path.signal(t) * d) ** 2 + method.path.level(t) ** 2 for t in (END_OF_FLOW, 1.0)]
     start = method.path.start(torch.zeros(()).double(), noise)
     expected = anchor + (spread[0] / spread[1]).sqrt() * start
-    close(method.flow(anchor, denoise, noise).image, expected, 1e-6)
+    close(method.sample(Condition(anchor), noise).image, expected, 1e-6)
 
 
 @pytest.mark.arithmetic
@@ -277,7 +281,7 @@ def test_ddim_is_the_released_step(vectors: Path):
         alpha, abar = released["disc_alphas"][i], released["disc_alpha_bars"][i]
         expected = (z - (1 - alpha) / ((1 - abar).sqrt() + (alpha - abar).sqrt()) * noise) / alpha.sqrt()
         t, s = (i + 1) / 300, i / 300
-        z0 = (z - method.path.noise(t) * noise) / method.path.signal(t)
+        z0 = (z - method.path.level(t) * noise) / method.path.signal(t)
         mean, std = method.path.posterior(0.2 * z, 0.2 * z0, anchor, t, s, eta=0)
         close(mean / 0.2, expected, 1e-10)
         assert std == 0
@@ -345,17 +349,17 @@ def test_the_decoder_exists_in_the_encoders_stage_only(tmp_path: Path):
     with pytest.raises(ValueError, match="one step, got steps=3"):
         method.upscale(lr, steps=3)
     again = srbook.load(method.save(tmp_path / "weights.safetensors"))
-    assert method.decoder is not None  # saving leaves it
-    assert identical(again.encoder.head.weight, method.encoder.head.weight)
+    assert again.stage == "encoder" and identical(again.state_dict(), method.state_dict())
+    torch.testing.assert_close(again.upscale(lr).image, result.image)
     method.begin("diffusion")
     assert method.decoder is None and sum(weight.numel() for weight in method.parameters()) == count
 
 
 @pytest.mark.arithmetic
 @pytest.mark.parametrize("learns", [[], ["diffusion"], ["diffusion", "quality"]])
-@pytest.mark.parametrize("stage", ECDP.stages)
+@pytest.mark.parametrize("stage", ECDP.stage_names())
 def test_a_stage_trains_its_own_weights(stage: str, learns: list[str]):
-    method, (hr, lr) = ecdp(encoder_learns=learns, features="vgg19"), pair(1, 8)
+    method, (hr, lr) = ecdp(encoder_learns=learns, quality_features="vgg19"), pair(1, 8)
     method.set_feature_extractor(lambda image: image**2)
     method.begin(stage)
     method.loss(hr, lr, generator())["loss"].backward()
@@ -376,7 +380,7 @@ def test_stages_follow_and_resume(tmp_path: Path):
 
     def run(folder: Path, *, broken: bool) -> dict[str, Tensor]:
         method = ecdp(tolerance=0.1)
-        for stage in method.stages:
+        for stage in method.stage_names():
             torch.manual_seed(1)  # of the decoder
             for steps in (1, 2) if broken else (2,):
                 config = TrainingConfig(steps=steps, schedule="constant", precision="fp32")
@@ -414,7 +418,7 @@ def test_every_preset_has_a_training_for_each_stage(preset: str):
     with torch.device("meta"):
         method = srbook.build(preset)
     training = read_preset(preset).training
-    assert tuple(training) == method.stages
+    assert tuple(training) == method.stage_names()
     assert all(config.patch_size % method.scale == 0 for config in training.values())
 
 
@@ -449,14 +453,14 @@ def test_residual_deviation_refuses():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"anchor": "lanczos"}, "anchor must be one of matlab, torch, got 'lanczos'"),
+        ({"kernel": "lanczos"}, "kernel must be one of matlab, torch, got 'lanczos'"),
         ({"blend": "v"}, "blend must be one of hybrid, eps, x0, got 'v'"),
         ({"weighting": "snr"}, "weighting must be one of plain, score, got 'snr'"),
-        ({"features": "alexnet"}, "features must be one of vgg19, encoder, got 'alexnet'"),
+        ({"quality_features": "alexnet"}, "quality_features must be one of vgg19, encoder, got 'alexnet'"),
         ({"gradients": "none"}, "gradients must be one of adjoint, backprop, got 'none'"),
         ({"sampler": "ddim"}, "sampler must be one of flow, ancestral, got 'ddim'"),
         ({"encoder_learns": ["encoder"]}, r'encoder_learns may name "diffusion" and "quality", got \(\'encoder\',\)'),
-        ({"encoder_learns": ["quality"]}, 'features="encoder" needs a frozen encoder'),
+        ({"encoder_learns": ["quality"]}, 'quality_features="encoder" needs a frozen encoder'),
         ({"quality_weight": 0.0}, "quality_weight must be positive .* got 0.0 and 0.0"),
         ({"matching_weight": -1.0}, "matching_weight not negative, got 1.0 and -1.0"),
         ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),
@@ -478,12 +482,10 @@ def test_bad_calls_are_refused():
         ecdp().loss(hr[..., :4], lr)
     with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         ecdp().upscale(lr, steps=0)
-    with pytest.raises(ValueError, match="distance must be one of l1, l2, got 'l3'"):
-        two_head_losses(ContinuousVP(), lambda *_: (hr, hr), hr, hr, torch.ones(1), hr, "l3")
     with pytest.raises(ValueError, match="ecdp has the stages encoder, diffusion, quality, got 'main'"):
         ecdp().begin("main")
 
 
 def test_plain_torch_anchor_is_interpolates():
     _, lr = pair(1)
-    close(ecdp(anchor="torch").condition(lr).anchor, interpolate(lr, scale_factor=4, mode="bicubic"), 0)
+    close(ecdp(kernel="torch").condition(lr).anchor, interpolate(lr, scale_factor=4, mode="bicubic"), 0)

@@ -75,7 +75,7 @@ def toy_gradient(toy: dict[str, Tensor], tolerance: float, adjoint: bool) -> tup
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         calls.append(t)
-        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.noise))
+        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.level))
         mean, variance = toy["m"] + b, toy["s"] ** 2
         return mean + a * variance / (a**2 * variance + s**2) * (x - a * mean)
 
@@ -114,7 +114,7 @@ def test_the_toy_gradient_at_the_released_tolerance(toy):
 
 def test_the_gradient_reaches_the_start_and_tensors_that_are_no_leaves():
     """x of a linear flow: dx/dt = velocity with x_0 = c x, where c = 2 b is computed from a leaf."""
-    path, b = ContinuousVP(scale=0.5), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    path, b = ContinuousVP(sigma=0.5), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     start = torch.randn(1, 1, 2, 2, generator=generator(), dtype=torch.float64)
     found = {}
     for way in ("adjoint", "backprop"):
@@ -161,7 +161,7 @@ def test_quality_is_the_distance_of_features_of_the_sampled_image():
     losses = method.loss(hr, lr, generator())
     noise = torch.randn(hr.shape, generator=generator(), dtype=torch.float64)
     with torch.no_grad():
-        result = method.generate(method.condition(lr), noise)
+        result = method.sample(method.condition(lr), noise)
     expected = (method.extractor(result.image) - method.extractor(hr)).abs().mean()
     assert losses["quality"].item() == pytest.approx(expected.item(), rel=1e-12)
     assert losses["loss"].item() == pytest.approx(0.5 * expected.item(), rel=1e-12)
@@ -177,7 +177,7 @@ def test_the_matching_loss_may_be_added():
 
 
 def test_own_features_are_the_maps_of_the_encoder():
-    method = ecdp(features="encoder", encoder_learns=["diffusion"])
+    method = ecdp(quality_features="encoder", encoder_learns=["diffusion"])
     method._extract = ()
     image = pair()[0]
     close(method.extractor(image), torch.cat(method.encoder.features(image, [0, 1]), dim=1), 0)

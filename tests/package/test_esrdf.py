@@ -17,7 +17,7 @@ from srbook.methods import SR3, Condition
 from srbook.methods.esrdf import ESRDF
 from srbook.networks import AttentionPredictor
 from srbook.networks.attention_predictor import ConvolutionalAttention
-from srbook.objectives import noise_loss
+from srbook.parametrizations import to_noise
 from srbook.registry import read_preset
 from srbook.training import Trainer, TrainingConfig
 
@@ -114,7 +114,7 @@ def test_parameter_counts_of_the_released_networks():
     assert (parameters(counts["small"]), parameters(counts["tiny"])) == (2_832_943, 1_148_895)
     for name, method in counts.items():
         training = read_preset(f"esrdf-{name}").training
-        assert tuple(training) == ESRDF.stages
+        assert tuple(training) == ESRDF.stage_names()
         assert all(config.patch_size % method.multiple == 0 for config in training.values())
 
 
@@ -155,11 +155,12 @@ def test_reverse_steps_are_the_released_ones(vectors, clip):
     method = esrdf(**RELEASED)
     method.network = Given(known["eps_pred"])
     predicted = torch.randn(known["x_t"].shape, generator=generator(), dtype=torch.float64)
-    anchor, denoise = method.denoiser_given(Condition((predicted + 1) / 2, context=predicted), clip=clip)
+    condition = Condition((predicted + 1) / 2, context=predicted)
+    anchor = condition.anchor
     x_t = anchor + 0.5 * known["x_t"]
     for i, step in enumerate(known["t"].tolist()):
         t = step + 1
-        x0 = denoise(x_t, torch.full((2,), float(t), dtype=torch.float64))
+        x0 = method.denoise(x_t, torch.full((2,), float(t), dtype=torch.float64), condition, clip=clip)
         mean, std = method.path.posterior(x_t, x0, anchor, t, t - 1)
         close((mean - anchor) / 0.5, known["mean_clip" if clip else "mean_noclip"][i], 1e-10)
         if step > 0:
@@ -174,13 +175,8 @@ def test_training_loss_is_the_released_one(vectors):
     known = numbers("losses_sr3_resdiff_ddpm_esrdf.npz", vectors)
     method = esrdf(**RELEASED)
     method.network = Given(known["eps_pred"])
-    anchor, x0 = (known["sr"] + 1) / 2, (known["hr"] + 1) / 2
-
-    def predict(z: Tensor, t: Tensor) -> Tensor:
-        return method.predict(z, t, known["sr"])
-
-    t = known["esrdf_t"].double() + 1
-    loss = noise_loss(method.path, predict, x0, anchor, t, known["noise"], method.distance)
+    condition, x0 = Condition((known["sr"] + 1) / 2, context=known["sr"]), (known["hr"] + 1) / 2
+    loss = method.losses(x0, condition, known["esrdf_t"].double() + 1, known["noise"])["loss"]
     shown, told = method.network.shown[0]
     close(shown, known["esrdf_net_input"], 1e-6)
     close(told, known["esrdf_t"].double(), 0)
@@ -192,7 +188,7 @@ def test_the_released_schedule_stops_half_way_and_ours_does_not():
     released, corrected = esrdf(**RELEASED).path, esrdf().path
     share = released.signal(200).square().item()
     assert share == pytest.approx(0.3666, abs=5e-5)
-    assert share * 0.1**2 + released.noise(200).square().item() == pytest.approx(0.637, abs=5e-4)
+    assert share * 0.1**2 + released.level(200).square().item() == pytest.approx(0.637, abs=5e-4)
     noise = torch.randn(1, 3, 8, 8, generator=generator(), dtype=torch.float64)
     anchor = torch.full_like(noise, 0.4)
     close((released.start(anchor, noise) - anchor) / 0.5, noise, 1e-12)
@@ -214,7 +210,7 @@ def test_predictor_loss_of_the_released_program(vectors):
     known = numbers("esrdf_entropy.npz", vectors)
     sr, hr = known["b"], known["a"]  # the program's loss takes them as (a, b): its direction is KL(prediction || truth)
     options = {key: value for key, value in RELEASED.items() if key == "entropy"}
-    found = esrdf(**options).predictor_loss(sr, hr)
+    found = esrdf(**options).prediction_terms(sr, hr)
     absolute = (2 * sr - 2 * hr).abs().mean()
     assert found["loss"].item() == pytest.approx((absolute + 100 * known["loss_on_minus1_1"]).item(), abs=1e-10)
 
@@ -224,7 +220,7 @@ def test_predictor_loss_is_the_weighted_sum():
     sr = bicubic_upsample(lr, 4).requires_grad_()
     method = esrdf(pixel_weight=3.0, entropy_weight=0.5, feature_weight=0.25, entropy={"patch": 8, "sigma": 0.02})
     method.set_feature_extractor(lambda image: nn.functional.avg_pool2d(image, 2) ** 2)
-    found = method.predictor_loss(sr, hr)
+    found = method.prediction_terms(sr, hr)
     pooled = [nn.functional.avg_pool2d(image, 2) ** 2 for image in (sr, hr)]
     expected = {
         "pixel": (sr - hr).abs().mean(),
@@ -242,7 +238,7 @@ def test_terms_without_weight_are_left_out():
     hr, lr = pair()
     method = esrdf(entropy_weight=0.0)
     method.set_feature_extractor(lambda image: pytest.fail("nobody asked for features"))
-    assert set(method.predictor_loss(bicubic_upsample(lr, 4), hr)) == {"loss", "pixel"}
+    assert set(method.prediction_terms(bicubic_upsample(lr, 4), hr)) == {"loss", "pixel"}
 
 
 def test_an_extractor_is_no_part_of_the_method():
@@ -284,7 +280,7 @@ def test_feature_distance_refuses_images_and_features_that_differ_in_shape():
 # Stages
 
 
-@pytest.mark.parametrize("stage", ESRDF.stages)
+@pytest.mark.parametrize("stage", ESRDF.stage_names())
 def test_a_stage_trains_its_own_weights(stage):
     method = esrdf()
     nn.init.normal_(method.predictor.tail.weight)
@@ -325,7 +321,7 @@ def test_a_stopped_run_of_each_stage_goes_on_exactly(tmp_path):
 
     def trained(folder: Path, *ends: int) -> ESRDF:
         method = esrdf()
-        for stage in ESRDF.stages:
+        for stage in ESRDF.stage_names():
             for steps in ends:
                 config = TrainingConfig(steps=steps, **settings)
                 output = folder / stage
@@ -395,9 +391,8 @@ def test_perfect_noise_prediction_gives_back_the_image(options):
     anchor, path = method.condition(lr).anchor, method.path
     hr = anchor.clamp(0.2, 0.8) + 0.1 * hr - 0.05  # within one scale of the anchor, where sampling clips
 
-    def predict(z: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        signal, noise = (f(t).float().view(-1, 1, 1, 1) for f in (path.signal, path.noise))
-        return (z - signal * (hr - anchor) / path.scale) / noise
+    def predict(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return to_noise(path, "x0", hr, x_t, anchor, t)
 
     method.predict = predict
     result = method.upscale(lr, generator=generator())
@@ -418,7 +413,7 @@ def test_the_docstring_undoes_the_corrections():
     with torch.device("meta"):
         method = srbook.build("esrdf-ffhq", schedule={"start": 1e-6, "end": 1e-2}, **options)
     assert method.path.signal(200).square().item() == pytest.approx(0.3666, abs=5e-5)
-    assert method.arguments["schedule"] == RELEASED_SCHEDULE and method.sampling_steps == 200
+    assert method.arguments["schedule"] == RELEASED_SCHEDULE and method.path.end == 200
 
 
 def test_wrong_arguments_are_refused():

@@ -13,8 +13,8 @@ from srbook.schedules import linear_betas, mean_reverting_thetas, resshift_sqrt_
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 PATHS: list[AnchoredPath] = [
-    DiscreteVP(linear_betas(50, 1e-3, 0.1), scale=0.5),
-    ContinuousVP(scale=0.2),
+    DiscreteVP(linear_betas(50, 1e-3, 0.1), sigma=0.5),
+    ContinuousVP(sigma=0.2),
     ResidualShift(resshift_sqrt_etas(15)),
     MeanReverting(mean_reverting_thetas(30)),
 ]
@@ -52,7 +52,7 @@ def test_one_gaussian_in_one_dimension(path: AnchoredPath) -> None:
     """The conjugate formula, written out."""
     m, v, mu, x, t = 0.7, 0.3, 0.2, 0.9, 0.5 * path.end
     prior = gaussian(torch.tensor([m], dtype=torch.float64), torch.tensor([[v]], dtype=torch.float64))
-    a, noise = path.signal(t).item(), (path.scale * path.noise(t).item()) ** 2
+    a, noise = path.signal(t).item(), (path.sigma * path.level(t).item()) ** 2
     expected = m + a * v / (a * a * v + noise) * (x - mu - a * (m - mu))
     x_t = torch.tensor([[x]], dtype=torch.float64)
     assert prior.posterior_mean(path, x_t, torch.tensor(mu), t).item() == pytest.approx(expected, rel=1e-7)

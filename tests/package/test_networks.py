@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import srbook
 from srbook.degradations import bicubic_upsample
-from srbook.methods import METHODS, Diffusion, Regression
+from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
 from srbook.registry import read_preset
 
@@ -122,7 +122,7 @@ def handy(preset):
 @pytest.mark.parametrize("preset", [name for name in srbook.presets() if handy(name)])
 def test_every_preset_builds_upscales_and_survives_saving(preset, tmp_path):
     method = srbook.build(preset, network={"blocks": 1}) if preset == "rrdb" else srbook.build(preset)
-    steps = 2 if isinstance(method, Diffusion) else None
+    steps = 2 if method.samples else None
 
     def upscale(method):
         return method.upscale(lr, steps=steps, generator=torch.Generator().manual_seed(0)).image
@@ -149,12 +149,12 @@ def test_presets_describe_a_possible_training(preset):
     assert description.summary and description.method in METHODS
 
 
-@pytest.mark.parametrize("loss", ["l1", "l2"])
-def test_regression_losses_by_value(loss):
-    method = Regression(scale=2, network={"kind": "srcnn"}, loss=loss)
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+def test_regression_losses_by_value(distance):
+    method = Regression(scale=2, network={"kind": "srcnn"}, distance=distance)
     hr, lr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 4, 4)
     difference = (method.network(lr) - hr).detach()
-    expected = difference.abs().mean() if loss == "l1" else difference.square().mean()
+    expected = difference.abs().mean() if distance == "l1" else difference.square().mean()
     torch.testing.assert_close(method.loss(hr, lr)["loss"].detach(), expected)
 
 
@@ -165,7 +165,7 @@ def test_regression_losses_by_value(loss):
         (lambda: srbook.build("rrdb", depth=3), "does not take these arguments"),
         (lambda: srbook.build("rrdb", network={"layers": 3}), "network 'rrdb' does not take"),
         (lambda: srbook.build("rrdb", network={"kind": "vit"}), "unknown network 'vit'"),
-        (lambda: srbook.build("rrdb", loss="l3"), "unknown loss 'l3'"),
+        (lambda: srbook.build("rrdb", distance="l3"), "distance must be one of l1, l2, got 'l3'"),
         (lambda: srbook.build("rrdb", scale=3), "scale must be 2, 4, 8"),
         (lambda: srbook.build("srcnn", scale=1), "at least 2, got 1"),
         (lambda: SRCNN(4, kernels=(8, 1, 5)), r"kernels must be odd and positive, .* got \(8, 1, 5\)"),

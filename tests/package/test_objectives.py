@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from rounding import assert_repeats
 from torch import Tensor
 
-from srbook.objectives import draw_noise_levels, draw_steps, noise_loss, time_of_signal
+from srbook.objectives import denoising_losses, draw_noise_levels, draw_steps, time_of_signal
+from srbook.parametrizations import Kind, target, to_noise
 from srbook.paths import ContinuousVP, DiscreteVP
 from srbook.schedules import linear_betas
 
@@ -63,7 +65,11 @@ def test_unknown_choices_are_refused():
         draw_noise_levels(PATH, 1, uniform_in="beta")
     x = torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="distance must be one of l1, l2, got 'l3'"):
-        noise_loss(PATH, lambda z, t: z, x, x, torch.ones(1), x, "l3")
+        denoising_losses(PATH, "eps", lambda x_t, t: x_t, x, x, torch.ones(1), x, "l3")
+    with pytest.raises(ValueError, match="kind must be one of eps, x0, v, score, residual, hybrid, got 'noise'"):
+        denoising_losses(PATH, "noise", lambda x_t, t: x_t, x, x, torch.ones(1), x)
+    with pytest.raises(ValueError, match='errors of the score are known for "eps" and "hybrid", got \'v\''):
+        denoising_losses(PATH, "v", lambda x_t, t: x_t, x, x, torch.ones(1), x, by_score=True)
 
 
 def test_the_loss_is_a_mean_over_values():
@@ -71,23 +77,24 @@ def test_the_loss_is_a_mean_over_values():
     noise = torch.randn(2, 3, 5, 7, generator=generator())
     x0, t = torch.rand(2, 3, 5, 7, generator=generator(1)), torch.tensor([3.0, 900.0])
 
-    def silent(z: Tensor, t: Tensor) -> Tensor:
-        return torch.zeros_like(z)
+    def silent(x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x_t)
 
-    assert noise_loss(PATH, silent, x0, x0, t, noise).item() == pytest.approx(noise.square().mean().item())
-    assert noise_loss(PATH, silent, x0, x0, t, noise, "l1").item() == pytest.approx(noise.abs().mean().item())
+    squared, absolute = (denoising_losses(PATH, "eps", silent, x0, x0, t, noise, name) for name in ("l2", "l1"))
+    assert squared["loss"].item() == pytest.approx(noise.square().mean().item())
+    assert absolute["loss"].item() == pytest.approx(noise.abs().mean().item())
 
 
-def test_a_network_that_knows_the_clean_image_pays_nothing():
-    path = ContinuousVP(scale=0.2)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_network_that_knows_its_target_pays_nothing(kind: str):
+    path = ContinuousVP(sigma=0.2)
     x0, anchor, noise = (torch.randn(4, 3, 2, 2, generator=generator(k), dtype=torch.float64) for k in range(3))
     t = torch.tensor([0.01, 0.2, 0.6, 1.0], dtype=torch.float64)
 
-    def oracle(z: Tensor, t: Tensor) -> Tensor:
-        a, s = (f(t).reshape(-1, 1, 1, 1) for f in (path.signal, path.noise))
-        return (z - a * (x0 - anchor) / path.scale) / s
+    def oracle(x_t: Tensor, t: Tensor) -> Tensor:
+        return target(path, kind, x0, to_noise(path, "x0", x0, x_t, anchor, t), anchor, t)
 
-    assert noise_loss(path, oracle, x0, anchor, t, noise).item() < 1e-20
+    assert denoising_losses(path, kind, oracle, x0, anchor, t, noise)["loss"].item() < 1e-20
 
 
 @pytest.mark.parametrize("method", ["sr3", "resdiff", "ddpm", "esrdf"])
@@ -108,10 +115,10 @@ def test_losses_of_the_released_programs(method: str):
         t = torch.from_numpy(released[f"{method}_t"]).double() + 1
     seen = []
 
-    def predict(z: Tensor, t: Tensor) -> Tensor:
-        seen.append(z)
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(path.normalized(x_t, anchor))
         return prediction
 
-    loss = noise_loss(path, predict, x0, anchor, t, noise, "l1")
+    loss = denoising_losses(path, "eps", predict, x0, anchor, t, noise, "l1")["loss"]
     torch.testing.assert_close(seen[0], torch.from_numpy(released[f"{method}_net_input"])[:, 3:], rtol=0, atol=1e-10)
     assert loss.item() * hr.numel() == pytest.approx(released[f"{method}_loss_sum"].item(), abs=1e-10)

@@ -15,9 +15,9 @@ from srbook.schedules import cosine_betas, linear_betas, mean_reverting_thetas, 
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 PATHS: list[AnchoredPath] = [
-    DiscreteVP(linear_betas(50), scale=0.5),
-    DiscreteVP(cosine_betas(20), scale=0.25),
-    ContinuousVP(scale=0.2),
+    DiscreteVP(linear_betas(50), sigma=0.5),
+    DiscreteVP(cosine_betas(20), sigma=0.25),
+    ContinuousVP(sigma=0.2),
     ResidualShift(resshift_sqrt_etas(15)),
     MeanReverting(mean_reverting_thetas(30)),
 ]
@@ -69,7 +69,7 @@ def test_hybrid_is_ecdps_drift(vectors: Path) -> None:
 
 
 def test_hybrid_is_v_prediction_from_two_heads() -> None:
-    path, t = ContinuousVP(scale=0.2), torch.tensor([0.02, 0.4, 1.0], dtype=torch.float64)
+    path, t = ContinuousVP(sigma=0.2), torch.tensor([0.02, 0.4, 1.0], dtype=torch.float64)
     x_t, anchor, noise, x0 = draw(0), draw(1), draw(2), draw(3)
     v = target(path, "v", x0, noise, anchor, t)
     image, blend = hybrid(path, noise, x0, x_t, anchor, t)
@@ -78,7 +78,7 @@ def test_hybrid_is_v_prediction_from_two_heads() -> None:
 
 
 def test_weights_zero_and_one_are_the_heads_alone() -> None:
-    path, t = ContinuousVP(scale=0.2), 0.3
+    path, t = ContinuousVP(sigma=0.2), 0.3
     x_t, anchor, noise, x0 = draw(0), draw(1), draw(2), draw(3)
     assert_allclose(hybrid(path, noise, x0, x_t, anchor, t, weight=1.0)[1], noise, **TIGHT)
     assert_allclose(hybrid(path, noise, x0, x_t, anchor, t, weight=0.0)[0], x0, **TIGHT)
@@ -100,10 +100,10 @@ def test_resshift_noise_from_x0(vectors: Path) -> None:
 
 def test_refusals() -> None:
     x, still = draw(0), ResidualShift(resshift_sqrt_etas(4), kappa=0.0)
-    with pytest.raises(ValueError, match="kind must be one of eps, x0, v, score, residual, got 'flow'"):
+    with pytest.raises(ValueError, match="kind must be one of eps, x0, v, score, residual, hybrid, got 'flow'"):
         to_x0(PATHS[0], "flow", x, x, x, 1)
     for kind in ("eps", "v", "score"):
-        with pytest.raises(ValueError, match=f"scale 0 has no noise, so '{kind}' means nothing"):
+        with pytest.raises(ValueError, match=f"sigma = 0 has no noise, so '{kind}' means nothing"):
             target(still, kind, x, x, x, 1)
     with pytest.raises(ValueError, match="no noise to predict; read the prediction with to_x0"):
         to_noise(still, "x0", x, x, x, 1)

@@ -13,9 +13,9 @@ from srbook.schedules import cosine_betas, linear_betas, mean_reverting_thetas, 
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 PATHS: dict[str, AnchoredPath] = {
-    "ddpm": DiscreteVP(linear_betas(50), scale=0.5),
-    "cosine": DiscreteVP(cosine_betas(20), scale=0.25),
-    "continuous": ContinuousVP(scale=0.2),
+    "ddpm": DiscreteVP(linear_betas(50), sigma=0.5),
+    "cosine": DiscreteVP(cosine_betas(20), sigma=0.25),
+    "continuous": ContinuousVP(sigma=0.2),
     "resshift": ResidualShift(resshift_sqrt_etas(15), kappa=2.0),
     "irsde": MeanReverting(mean_reverting_thetas(30)),
 }
@@ -50,7 +50,7 @@ def test_posterior_is_the_released_ddpm_step(vectors: Path, file: str, betas: Te
     path, anchor, x_t = DiscreteVP(betas), torch.zeros(()), stored["x_t"]
     for index, slot in enumerate(stored["t"].tolist()):
         t = slot + 1
-        x0 = (x_t - path.noise(t) * stored["eps_pred"]) / path.signal(t)
+        x0 = (x_t - path.level(t) * stored["eps_pred"]) / path.signal(t)
         for key, prediction in (("mean_noclip", x0), ("mean_clip", x0.clamp(-1, 1))):
             mean, std = path.posterior(x_t, prediction, anchor, t, t - 1)
             assert_allclose(mean, stored[key][index], **TIGHT)
@@ -130,7 +130,7 @@ def test_irsde_steps(vectors: Path, t: int) -> None:
     assert_allclose(mean, expected["reverse_optimum"], **TIGHT)
     assert_allclose(std, expected["reverse_optimum_std"], **TIGHT)
     # one Euler step of length 1 along the probability flow, with the clean image that the noise implies
-    implied = anchor + (x_t - anchor - path.scale * path.noise(t) * noise) / path.signal(t)
+    implied = anchor + (x_t - anchor - path.sigma * path.level(t) * noise) / path.signal(t)
     assert_allclose(implied, expected["x0_from_noise"], **TIGHT)
     assert_allclose(x_t - path.velocity(x_t, implied, anchor, t), expected["reverse_ode"], rtol=1e-9, atol=1e-10)
 
@@ -138,16 +138,16 @@ def test_irsde_steps(vectors: Path, t: int) -> None:
 def test_ecdp_is_continuous_in_the_same_clock(vectors: Path) -> None:
     """A discrete path with the betas of the released 300-step grid meets the continuous one at every step."""
     stored = load(vectors / "ecdp_schedule.npz")
-    discrete, continuous = DiscreteVP(stored["disc_betas"], 0.2), ContinuousVP(scale=0.2)
+    discrete, continuous = DiscreteVP(stored["disc_betas"], 0.2), ContinuousVP(sigma=0.2)
     steps = torch.arange(301)
     assert_allclose(discrete.signal(steps), continuous.signal(steps / 300.0), rtol=1e-5)  # steps / 300.0 is float32
-    assert_allclose(discrete.noise(300), continuous.noise(1.0), **TIGHT)
+    assert_allclose(discrete.level(300), continuous.level(1.0), **TIGHT)
 
 
 @every_path
 def test_boundaries_and_monotony(path: AnchoredPath) -> None:
     t = torch.linspace(0, path.end, 61, dtype=torch.float64)
-    signal, noise = path.signal(t), path.noise(t)
+    signal, noise = path.signal(t), path.level(t)
     assert signal[0] == 1 and noise[0] == 0
     assert bool((signal.diff() < 0).all() and (noise.diff() > 0).all())
     x0 = draw(2, 3, 4, 4)
@@ -163,7 +163,7 @@ def test_rates_and_velocity_against_autograd(path: AnchoredPath) -> None:
         t = torch.tensor(moment, dtype=torch.float64, requires_grad=True)
         for value, rate in (
             (path.signal(t), path.signal_rate(t)),
-            (path.noise(t).square(), path.variance_rate(t)),
+            (path.level(t).square(), path.variance_rate(t)),
             (-torch.log(path.transition(t, moment / 2)), path.decay_rate(t)),
         ):
             (slope,) = torch.autograd.grad(value, t, allow_unused=True) if value.requires_grad else (t.new_zeros(()),)
@@ -199,13 +199,13 @@ def test_transition_by_simulation(path: AnchoredPath) -> None:
     edges = torch.linspace(s, t, parts + 1, dtype=torch.float64)
     middle = (edges[1:] + edges[:-1]) / 2
     gained = (path.transition(t, middle).square() * path.diffusion(middle).square()).mean() * (t - s)
-    expected = path.scale**2 * (path.noise(t).square() - (path.transition(t, s) * path.noise(s)).square())
+    expected = path.sigma**2 * (path.level(t).square() - (path.transition(t, s) * path.level(s)).square())
     assert_allclose(gained, expected, rtol=2e-3)  # the rates of discrete paths jump inside a part
 
 
 def test_monte_carlo_of_the_ddpm_chain() -> None:
     betas = linear_betas(10, 0.05, 0.3)
-    path, generator = DiscreteVP(betas, scale=0.5), torch.Generator().manual_seed(0)
+    path, generator = DiscreteVP(betas, sigma=0.5), torch.Generator().manual_seed(0)
     x = earlier = torch.full((200_000,), 1.3, dtype=torch.float64)
     for t, beta in enumerate(betas.tolist(), start=1):
         z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -215,7 +215,7 @@ def test_monte_carlo_of_the_ddpm_chain() -> None:
     assert_allclose(x.mean(), mean.item(), atol=5e-3)
     assert_allclose(x.std(), std.item(), rtol=5e-3)
     covariance = ((x - x.mean()) * (earlier - earlier.mean())).mean()
-    assert_allclose(covariance, path.transition(10, 4) * path.noise(4) ** 2 * 0.25, rtol=2e-2)
+    assert_allclose(covariance, path.transition(10, 4) * path.level(4) ** 2 * 0.25, rtol=2e-2)
 
 
 @every_path
@@ -261,7 +261,7 @@ X = torch.zeros(2, 3, 4, 4)
         (lambda p: p.times(1, last=-1.0), "last must be at least 0"),
         (lambda p: DiscreteVP(torch.tensor([0.1, 1.0])), "betas must lie strictly between 0 and 1"),
         (lambda p: DiscreteVP([0.1]), "betas must be a tensor of shape"),
-        (lambda p: DiscreteVP(linear_betas(4), scale=-1.0), "at least 0, got -1"),
+        (lambda p: DiscreteVP(linear_betas(4), sigma=-1.0), "at least 0, got -1"),
         (lambda p: MeanReverting(torch.tensor([0.1, 0.0])), "thetas must be positive, got 0"),
         (lambda p: ResidualShift(torch.tensor([0.5, 0.5])), "must grow strictly"),
         (lambda p: ResidualShift(torch.zeros(2, 2)), r"got \(2, 2\)"),

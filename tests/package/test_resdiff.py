@@ -12,7 +12,8 @@ from srbook.methods.diffusion import Condition
 from srbook.methods.resdiff import ResDiff
 from srbook.networks import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
 from srbook.networks.resdiff import ChannelGate
-from srbook.objectives import noise_loss, time_of_signal
+from srbook.objectives import time_of_signal
+from srbook.parametrizations import to_noise
 from srbook.registry import read_preset
 
 
@@ -298,7 +299,7 @@ def test_presets_have_the_stated_sizes():
     assert (parameters(ffhq.network), parameters(ffhq.predictor)) == (98_871_334, 34_128)
     assert (parameters(counts["small"]), parameters(counts["tiny"])) == (2_304_278, 1_025_734)
     for name in counts:
-        assert tuple(read_preset(f"resdiff-{name}").training) == ResDiff.stages
+        assert tuple(read_preset(f"resdiff-{name}").training) == ResDiff.stage_names()
 
 
 @pytest.mark.arithmetic
@@ -309,11 +310,12 @@ def test_reverse_steps_are_the_released_ones(vectors, clip):
     method = tiny()
     method.network = Given(known["eps_pred"])
     predicted = normal(*known["x_t"].shape)
-    anchor, denoise = method.denoiser_given(Condition((predicted + 1) / 2, context=predicted), clip=clip)
+    condition = Condition((predicted + 1) / 2, context=predicted)
+    anchor = condition.anchor
     x_t = anchor + 0.5 * known["x_t"]
     for i, step in enumerate(known["t"].tolist()):
         t = step + 1
-        x0 = denoise(x_t, torch.full((2,), float(t), dtype=torch.float64))
+        x0 = method.denoise(x_t, torch.full((2,), float(t), dtype=torch.float64), condition, clip=clip)
         mean, std = method.path.posterior(x_t, x0, anchor, t, t - 1)
         close((mean - anchor) / 0.5, known["mean_clip" if clip else "mean_noclip"][i], 1e-10)
         if step > 0:
@@ -332,12 +334,8 @@ def test_training_loss_is_the_released_one(vectors):
     step = (signals[None] > level[:, None]).sum(1).double()  # the first whole time whose signal is not above
     t = time_of_signal(method.path, step, level.log())
     close(method.path.signal(t), level, 1e-12)
-    anchor, x0 = (known["sr"] + 1) / 2, (known["hr"] + 1) / 2
-
-    def predict(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return method.predict(z, t, known["sr"])
-
-    loss = noise_loss(method.path, predict, x0, anchor, t, known["noise"], method.distance)
+    condition, x0 = Condition((known["sr"] + 1) / 2, context=known["sr"]), (known["hr"] + 1) / 2
+    loss = method.losses(x0, condition, t, known["noise"])["loss"]
     shown, told = method.network.shown[0]
     close(shown, known["resdiff_net_input"], 1e-6)
     close(told, level, 1e-12)
@@ -353,10 +351,10 @@ def test_levels_are_drawn_between_the_steps():
 
 def test_predictor_loss_is_the_weighted_sum(vectors):
     known = numbers("resdiff_cnn_and_losses.npz", vectors)
-    released = tiny().predictor_loss(known["a"], known["b"])
+    released = tiny().prediction_terms(known["a"], known["b"])
     close(released["loss"], known["total_loss"], 1e-10)
     close(released["pixel"], known["pixel_mse"], 1e-10)
-    other = tiny(pixel_weight=1.0, fourier_weight=0.0, wavelet_weight=0.5).predictor_loss(known["a"], known["b"])
+    other = tiny(pixel_weight=1.0, fourier_weight=0.0, wavelet_weight=0.5).prediction_terms(known["a"], known["b"])
     close(other["loss"], known["pixel_mse"] + 0.5 * known["dwt_loss"], 1e-10)
 
 
@@ -367,7 +365,7 @@ def pair(count: int = 2, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.arithmetic
-@pytest.mark.parametrize("stage", ResDiff.stages)
+@pytest.mark.parametrize("stage", ResDiff.stage_names())
 def test_a_stage_trains_its_own_weights(stage):
     method = tiny()
     method.begin(stage)
@@ -400,11 +398,10 @@ def test_perfect_noise_prediction_gives_back_the_image():
     """When the network knows the noise, every level of sampling ends at the truth: the whole chain is consistent."""
     method, (hr, lr) = tiny(), pair()
     hr = 0.3 * hr + 0.35  # within one scale of the predicted image, where sampling clips
-    anchor, level = method.condition(lr).anchor, method.path
+    anchor = method.condition(lr).anchor
 
-    def predict(z: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        signal, noise = (f(t).float().view(-1, 1, 1, 1) for f in (level.signal, level.noise))
-        return (z - signal * (hr - anchor) / 0.5) / noise
+    def predict(x_t: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        return to_noise(method.path, "x0", hr, x_t, anchor, t)
 
     method.predict = predict
     result = method.upscale(lr, generator=torch.Generator().manual_seed(0))

@@ -18,10 +18,10 @@ from srbook.samplers import SampleResult, ancestral, euler_maruyama, probability
 from srbook.schedules import linear_betas, mean_reverting_thetas, resshift_sqrt_etas
 
 PATHS: dict[str, AnchoredPath] = {
-    "ddpm": DiscreteVP(linear_betas(200, 1e-4, 0.08), scale=0.5),
-    "continuous": ContinuousVP(scale=0.5),
+    "ddpm": DiscreteVP(linear_betas(200, 1e-4, 0.08), sigma=0.5),
+    "continuous": ContinuousVP(sigma=0.5),
     "resshift": ResidualShift(resshift_sqrt_etas(200, power=0.5, sqrt_eta_end=0.999)),
-    "irsde": MeanReverting(mean_reverting_thetas(200), scale=0.5),
+    "irsde": MeanReverting(mean_reverting_thetas(200), sigma=0.5),
 }
 ANCHOR = torch.tensor([0.3, -0.2], dtype=torch.float64)
 PRIOR = gaussian(
@@ -198,8 +198,8 @@ def test_forward_variance_is_that_of_the_way_out() -> None:
         assert_allclose(fresh(PATHS["ddpm"], t, t - 1), 0.5 * betas[t - 1].sqrt().expand(1, 2), rtol=1e-9)
     for path in PATHS.values():
         t, s = 0.75 * path.end, 0.5 * path.end
-        variance = path.noise(t) ** 2 - (path.transition(t, s) * path.noise(s)) ** 2
-        assert_allclose(fresh(path, t, s), path.scale * variance.sqrt().expand(1, 2), rtol=1e-9)
+        variance = path.level(t) ** 2 - (path.transition(t, s) * path.level(s)) ** 2
+        assert_allclose(fresh(path, t, s), path.sigma * variance.sqrt().expand(1, 2), rtol=1e-9)
     generator = torch.Generator().manual_seed(0)
     last = ancestral(PATHS["ddpm"], lambda x, t: 0.5 * x, x, ANCHOR, [1, 0], variance="forward", generator=generator)
     assert_allclose(last.image, 0.5 * x, rtol=1e-12)  # nothing fresh in the last step
@@ -231,7 +231,7 @@ def test_released_resshift_loop(vectors: Path) -> None:
     y = stored["train/z_y_bicubic_x4_of_lr"]
     x = path.start(y, stored["noise"])
     for step, t in enumerate((4, 3, 2, 1)):
-        scaled = x / (1 + path.scale**2 * path.noise(t) ** 2).sqrt()
+        scaled = x / (1 + path.sigma**2 * path.level(t) ** 2).sqrt()
         x0 = conv2d(torch.cat([scaled, stored["train/lq_cond"]], 1), stored["toy/w"], stored["toy/b"], padding=1)
         mean, std = path.posterior(x, x0 + 0.01 * (t - 1), y, t, t - 1)
         x = mean + std * stored["loop_v3_T4/step_noises"][step]
@@ -343,7 +343,7 @@ X = torch.zeros(1, 2)
         ),
         (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], variance="large"), "one of posterior, forward, got 'large'"),
         (lambda p, d: ancestral(p, d, X, X, [1.0, 0.5], eta=0.5, variance="forward"), "needs eta = 1, got eta = 0.5"),
-        (lambda p, d: reverse_sde(ResidualShift(torch.tensor([0.5]), 0.0), d, X, X, [1, 0]), "scale 0"),
+        (lambda p, d: reverse_sde(ResidualShift(torch.tensor([0.5]), 0.0), d, X, X, [1, 0]), "sigma = 0"),
     ],
 )
 def test_refusals(call, message: str) -> None:

@@ -17,8 +17,8 @@ def test_recipe_describes_the_weights(name):
     told, method, preset = recipe(name), srbook.load(name), read_preset(name)
     assert told["parameters"] == sum(parameter.numel() for parameter in method.parameters())
     assert method.arguments == srbook.build(name).arguments
-    assert told["steps"] == told["training"]["steps"] == preset.training[method.stages[-1]].steps
-    for stage in method.stages[:-1]:
+    assert told["steps"] == told["training"]["steps"] == preset.training[method.stage_names()[-1]].steps
+    for stage in method.stage_names()[:-1]:
         assert told["earlier_stages"][stage]["steps"] == preset.training[stage].steps
     assert told["hours"] > 0 and told["photos"] and told["machine"]
     assert all(parameter.dtype == torch.float32 for parameter in method.parameters())

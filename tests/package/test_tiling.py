@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rounding import assert_repeats
 from torch import Tensor, nn
 
-from srbook.methods import Bicubic, Method, Regression
+from srbook.methods import Bicubic, Method, Regression, Stage
 from srbook.registry import load
 from srbook.samplers import SampleResult
 from srbook.tiling import tile_starts, tile_windows, upscale_tiled
@@ -112,21 +112,12 @@ class Constant(Method):
     """Returns one random gray value per call: the worst case for seams."""
 
     kind = "constant"
+    stages = (Stage("main", trains=(), loss="nothing", upscale="draw", samples=True),)
 
     def __init__(self) -> None:
         super().__init__(scale=2)
 
-    def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def upscale(
-        self,
-        lr: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-        progress: bool = False,
-    ) -> SampleResult:
+    def draw(self, lr: Tensor, *, steps: int | None, generator: torch.Generator | None, progress: bool) -> SampleResult:
         value = torch.rand((), generator=generator) * (steps or 1)
         return SampleResult(value.expand(*lr.shape[:2], 2 * lr.shape[2], 2 * lr.shape[3]).clone())
 

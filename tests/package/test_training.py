@@ -387,7 +387,7 @@ def test_two_processes_train_as_one_on_the_batches_of_both(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path]
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)

@@ -147,7 +147,7 @@ def tiny_ecdp() -> ECDP:
     """In double precision, with the published kernel and scale, and with blocks that say something."""
     torch.manual_seed(0)
     network = {"width": 16, "multipliers": [1, 2], "blocks": [1, 1], "time_channels": 8}
-    method = srbook.build("ecdp-tiny", sigma=0.2, anchor="torch", network=network).double()
+    method = srbook.build("ecdp-tiny", sigma=0.2, kernel="torch", network=network).double()
     for block in method.network.modules():
         if isinstance(block, GuidedBlock):
             torch.nn.init.normal_(block.conv2.weight, std=0.02)
@@ -181,7 +181,7 @@ def test_the_plain_ecdp_follows_the_same_flow(monkeypatch, tiny_ecdp):
     lr, noise = torch.rand(1, 3, 4, 4, dtype=torch.float64), torch.randn(1, 3, 16, 16, dtype=torch.float64)
     tiny_ecdp.tolerance = 1e-6
     with torch.no_grad():
-        ours = tiny_ecdp.generate(tiny_ecdp.condition(lr), noise)
+        ours = tiny_ecdp.flow(tiny_ecdp.condition(lr), noise)
     image, _ = PlainECDP(tiny_ecdp).sample(lr, noise, 1e-6)
     torch.testing.assert_close(ours.image, image, rtol=0, atol=1e-4)
 
@@ -196,5 +196,5 @@ def test_our_flow_takes_no_more_evaluations_than_the_published_one(monkeypatch, 
     cat = dict(held_out_samples().items())["chelsea"][..., top : top + 32, left : left + 32]
     lr, noise = bicubic_downsample(cat, 4), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = method.generate(method.condition(lr), noise)
+        ours = method.flow(method.condition(lr), noise)
     assert 20 < ours.nfe <= PlainECDP(method).sample(lr, noise)[1]

@@ -1,0 +1,26 @@
+"""Noise that a generator draws, and generators that a key fixes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise of the type and on the device of `like`.
+
+    It is drawn where the generator lives, so that a seed gives the same image on every device; None draws from torch's
+    global generator.
+    """
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def keyed(*key: int) -> torch.Generator:
+    """A fresh generator on the CPU for a key of whole numbers of at least 0, such as (seed, batch, position).
+
+    What it draws depends on the key alone, so nothing has to be stored to go on exactly.
+    """
+    sequence = np.random.SeedSequence((len(key), *key))  # which itself takes (3, 7) and (3, 7, 0) for the same
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

@@ -1,0 +1,68 @@
+"""Where the path of a method lives: in pixels, or in the latent of a codec."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from srbook.images import clip
+
+
+class Space(Protocol):
+    """A space that images are brought into and back from.
+
+    Attributes:
+        channels: of x.
+        factor: image pixels per position of x and axis.
+    """
+
+    channels: int
+    factor: int
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to x (N, channels, H / factor, W / factor)."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x to the image (N, 3, H, W) in [0, 1]."""
+
+
+class Pixels:
+    """The image itself."""
+
+    channels, factor = 3, 1
+
+    def encode(self, image: Tensor) -> Tensor:
+        return image
+
+    def decode(self, x: Tensor) -> Tensor:
+        return clip(x)
+
+
+class Codec(Protocol):
+    """What `Latent` asks of an autoencoder, such as a VQ-GAN."""
+
+    channels: int
+    factor: int
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, channels, H / factor, W / factor)."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The way back, not clipped."""
+
+
+class Latent:
+    """The latent of a codec, which the method keeps as a `srbook.frozen.Frozen` part.
+
+    Args:
+        codec: the module inside of the frozen part.
+    """
+
+    def __init__(self, codec: Codec):
+        self.codec = codec
+        self.channels, self.factor = codec.channels, codec.factor
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.codec.encode(image)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return clip(self.codec.decode(x).float())
