@@ -17,9 +17,9 @@ from pathlib import Path
 
 # preset, precision, batch, side, optimizer steps of a run, images sampled at once, sampling steps
 WORK = {
-    "sr3-tiny": (16, 32, 16, 4, 8),
-    "sr3-small": (16, 32, 8, 4, 4),
-    "sr3-16-128": (2, 128, 3, 1, 4),
+    "sr3-tiny": (16, 32, 8, 4, 8),
+    "sr3-small": (16, 32, 5, 4, 4),
+    "sr3-16-128": (2, 128, 2, 1, 3),
 }
 
 

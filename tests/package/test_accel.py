@@ -162,9 +162,18 @@ def test_other_layers_are_left_alone(make):
     assert type(fast(layer)) is kind
 
 
-def test_upscale_and_training_swap():
+def test_upscale_swaps():
     method = srbook.build("sr3-tiny")
     method.upscale(torch.rand(1, 3, 8, 8), steps=1)
+    assert type(method.network.grow[0]) is FoldedDoubling
+
+
+def test_the_trainer_swaps():
+    pytest.importorskip("accelerate")
+    from srbook.training import Trainer, TrainingConfig
+
+    method = srbook.build("sr3-tiny")
+    Trainer(method, [], TrainingConfig(steps=1), device="cpu")
     assert type(method.network.grow[0]) is FoldedDoubling
 
 
