@@ -85,7 +85,7 @@ def _devices() -> list[Finding]:
     except Exception as error:  # a broken torch raises anything: OSError for libraries, RuntimeError, ImportError
         advice = 'install it again: pip install "torch>=2.6"'
         return [Finding("broken", "torch", f"does not import ({_short(error)}); {advice}", essential=True)]
-    from srbook.training.precision import bf16_units
+    from srbook.accel import bf16_units
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     findings = [Finding("ok", "torch", f"{torch.__version__}, built for {build}")]

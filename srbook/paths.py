@@ -105,15 +105,7 @@ class AnchoredPath(ABC):
         return torch.linspace(self.end, last, steps + 1, dtype=torch.float64, device="cpu").tolist()
 
     def normalized(self, x: Tensor, anchor: Tensor) -> Tensor:
-        """z = (x - anchor) / sigma, the variable of the published programs.
-
-        Args:
-            x: (N, ...) states, at any time.
-            anchor: broadcastable to `x`.
-
-        Raises:
-            ValueError: sigma is 0.
-        """
+        """z = (x - anchor) / sigma, the variable of the published programs; a ValueError where sigma is 0."""
         if self.sigma == 0:
             raise ValueError("a path with sigma = 0 has no unit to normalize by; give the network x_t itself")
         return (x - anchor) / self.sigma

@@ -14,7 +14,7 @@ from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
 from srbook.methods.base import FORMAT
 from srbook.methods.renamed import present_arguments
-from srbook.training.config import TrainingConfig
+from srbook.settings import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
 _WEIGHTS = Path(__file__).parent / "weights"

@@ -12,16 +12,12 @@ from srbook.networks import UNet
 class PlainUNet(nn.Module):
     """The layers and the weights of `net`, but every operation on its own: no fusion, nothing in place.
 
-    SiLU is x * sigmoid(x), attention a softmax of products, doubling a large image of equal pixels under a 3x3
-    convolution, and dropout the one of torch.
+    SiLU is x * sigmoid(x), and attention a softmax of products.
     """
 
     def __init__(self, net: UNet):
         super().__init__()
         self.net = copy.deepcopy(net)
-        for module in self.net.modules():
-            if hasattr(module, "dropout"):
-                module.dropout = nn.Dropout(module.dropout.probability)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """As `UNet.forward`."""

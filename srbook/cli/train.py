@@ -41,6 +41,9 @@ def train(
         str | None,
         typer.Option(help="Images to watch the quality on, as --data.", show_default="held-out samples for samples"),
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="What to watch on them, with commas; srbook evaluate --help lists all.")
+    ] = "psnr",
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on from the last checkpoint, or begin again.")
@@ -51,7 +54,7 @@ def train(
     The run's folder gets weights.safetensors (for srbook upscale --model), checkpoints, and log.jsonl. Ctrl-C finishes
     the step and saves. The same command then goes on where it stopped, with the same result as if it had not. Methods
     of several stages (an encoder first, then the diffusion) run through all of them; --steps and the other settings
-    then hold for each stage.
+    then hold for each stage. While it trains, the process keeps freed memory for its next step.
 
     \b
     Examples:
@@ -60,7 +63,7 @@ def train(
         srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
         srbook train --preset rrdb-small --data photos/ --output runs/again --restart
     """
-    from srbook.registry import build, read_preset
+    from srbook.registry import begin_from, build, read_preset
 
     description = read_preset(preset)
     if not description.training:
@@ -73,29 +76,35 @@ def train(
 
     import torch
 
+    from srbook.accel import keep_freed_memory
     from srbook.cli.images import open_training_images, open_validation_images
     from srbook.data import PairedPatches
     from srbook.degradations import build_degradation
-    from srbook.training import Trainer
+    from srbook.training import Trainer, Validation
     from srbook.training.checkpoint import latest_checkpoint
 
     torch.manual_seed(next(iter(configs.values())).seed)  # fresh weights come from torch's global generator
     method = build(preset)
+    begin_from(method, description)
+    degradation = build_degradation(description.degradation, method.scale)
     images = open_training_images(data)
     watched = open_validation_images(validation, data, method.scale)
     weights = sum(parameter.numel() for parameter in method.parameters())
     typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    stages = method.stage_names()
-    for stage in stages:
-        config, folder = configs[stage], output if stage == stages[-1] else output / stage
+    for number, (stage, config) in enumerate(configs.items(), start=1):
+        folder = output if number == len(configs) else output / stage
         batches = PairedPatches(
             images,
             scale=method.scale,
             patch_size=config.patch_size,
             batch_size=config.batch_size,
             seed=config.seed,
-            degradation=build_degradation(description.degradation, method.scale),
+            degradation=degradation,
         )
+        checks = None
+        if watched:
+            names = [name.strip() for name in metrics.split(",")]
+            checks = Validation(watched, degradation, names, output=folder / "validation", seed=config.seed)
         checkpoint = latest_checkpoint(folder) if resume else None
         trainer = Trainer(
             method,
@@ -103,15 +112,16 @@ def train(
             config,
             stage=stage,
             output=folder,
-            validation=watched,
+            validation=checks,
             device=where.type,
             restart=not resume,
         )
-        if len(stages) > 1:
-            typer.echo(f"Stage {stages.index(stage) + 1} of {len(stages)}: {stage}")
+        if len(configs) > 1:
+            typer.echo(f"Stage {number} of {len(configs)}: {stage}")
         if checkpoint is not None:
             typer.echo(f"Resuming from {checkpoint} (--restart begins again).")
-        result = trainer.fit()
+        with keep_freed_memory():  # this process does nothing else
+            result = trainer.fit()
         if result.interrupted:
             raise typer.Exit(130)
     typer.echo(f"Done after {result.step} step{'s' if result.step > 1 else ''}: {output / 'weights.safetensors'}")

@@ -56,10 +56,10 @@ def upscale(
     """Enlarge pictures by the model's factor (x4 for those that ship).
 
     The result of DIR/photo.jpg is OUTPUT/photo.jpg; folders are searched in depth and keep their inner structure.
-    Pictures of any size go tile by tile. Transparency, color profile, and EXIF data are kept, and the picture is
-    stored upright. Results have 8 bits per channel; JPEG is written at quality 95 without chroma subsampling. An
-    input is never overwritten. A file that cannot be read is reported and the others go on; the exit status is
-    then 1.
+    Pictures of any size go tile by tile; meanwhile the process keeps freed memory for the next tile. Transparency,
+    color profile, and EXIF data are kept, and the picture is stored upright. Results have 8 bits per channel; JPEG is
+    written at quality 95 without chroma subsampling. An input is never overwritten. A file that cannot be read is
+    reported and the others go on; the exit status is then 1.
 
     \b
     Examples:
@@ -71,8 +71,8 @@ def upscale(
     import torch
 
     import srbook
+    from srbook.accel import choose_precision, keep_freed_memory
     from srbook.cli.jobs import plan, refuse_overwriting, upscale_file
-    from srbook.training.precision import choose_precision
 
     jobs = plan(files, output, None if format is Format.same else f".{format.value}")
     refuse_overwriting(jobs, overwrite)
@@ -83,7 +83,7 @@ def upscale(
     for job in jobs:
         started = time.perf_counter()
         try:
-            with autocast:
+            with autocast, keep_freed_memory():
                 height, width = upscale_file(method, job, steps=steps, seed=seed, tile=tile, device=where)
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:

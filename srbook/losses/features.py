@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, l1_loss, mse_loss, relu
 
 from srbook.backbones import backbone_weights
+from srbook.numbers import at_least_single
 from srbook.objectives import Distance
 from srbook.torchvision_compat import import_torchvision
 
@@ -45,8 +46,7 @@ def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance
             f"extract gave features of different shapes for images of one shape: {tuple(found.shape)} and "
             f"{tuple(wanted.shape)}"
         )
-    dtype = torch.promote_types(wanted.dtype, torch.float32)
-    return {"l1": l1_loss, "l2": mse_loss}[distance](found.to(dtype), wanted.to(dtype))
+    return {"l1": l1_loss, "l2": mse_loss}[distance](at_least_single(found), at_least_single(wanted))
 
 
 def vgg16_features(image: Tensor, *, normalize: bool = True) -> Tensor:

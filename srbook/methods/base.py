@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from srbook.accel import accelerate
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
 from srbook.images import clip, require_images
 from srbook.samplers import SampleResult
+from srbook.turns import Turn
 
 FORMAT = "srbook-method-1"
 
@@ -144,6 +146,7 @@ class Method(nn.Module):
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
         require_images(lr, "lr")
+        accelerate(self, lr.device)
         stage = self.declared(self.stage)
         upscale = getattr(self, stage.upscale)
         if stage.samples:
@@ -167,6 +170,10 @@ class Method(nn.Module):
     def trained_in(self, stage: str) -> Sequence[nn.Module]:
         """The parts that a stage trains."""
         return [self.get_submodule(name) for name in self.declared(stage).trains]
+
+    def turns(self) -> list[Turn]:
+        """What a training step does: one turn, for the loss and all weights of the present stage."""
+        return [Turn("main", [self], self.loss)]
 
     def frozen(self) -> dict[str, str]:
         """The hash of each frozen part by name."""

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from srbook.networks.blocks import Doubling, GroupNorm, Pointwise, activate
+from srbook.networks.blocks import Doubling
 from srbook.networks.time import TimeEmbedding, require_times
+from srbook.numbers import at_least_single
 
 HEAD_GROUPS = 16
 
@@ -31,10 +32,10 @@ class GuidedBlock(nn.Module):
         self.norm1 = _normalization(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
-        self.guide = Pointwise(features, outputs)
+        self.guide = nn.Conv2d(features, outputs, 1)
         self.norm2 = _normalization(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         with torch.no_grad():  # the block starts near its skip
             self.conv2.weight.mul_(1e-3)
             if inputs != outputs:
@@ -42,12 +43,8 @@ class GuidedBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, guide: Tensor) -> Tensor:
         """(N, inputs, H, W), the embedding (N, time_channels), and a map (N, outputs, H, W) to (N, outputs, H, W)."""
-        y = self.conv1(activate(self.norm1(x)))
-        y += self.time(time)[:, :, None, None]  # in place: no gradient needs what a convolution returned
-        y += guide
-        y = self.conv2(activate(self.norm2(y)))
-        y += self.skip(x)
-        return y
+        y = self.conv1(silu(self.norm1(x))) + self.time(time)[:, :, None, None] + guide
+        return self.conv2(silu(self.norm2(y))) + self.skip(x)
 
 
 class GuidedUNet(nn.Module):
@@ -130,7 +127,7 @@ class GuidedUNet(nn.Module):
             self.up.append(stage)
             if level > 0:
                 self.grow.append(Doubling(channels))
-        self.norm = GroupNorm(HEAD_GROUPS, current)
+        self.norm = nn.GroupNorm(HEAD_GROUPS, current)
         self.tail = nn.Conv2d(current, outputs, 3, padding=1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -196,7 +193,7 @@ class GuidedUNet(nn.Module):
                 x = self.grow[stage - 1](x)[..., :height, :width]
             for block in blocks:
                 x = block(torch.cat([x, shortcuts.pop()], dim=1), time, next(maps))
-        return self.tail(activate(self.norm(x)))
+        return self.tail(silu(self.norm(x)))
 
     def _blocks(self) -> Iterator[tuple[int, GuidedBlock]]:
         """The level of each block, and the block, in the order of use."""
@@ -208,11 +205,11 @@ class GuidedUNet(nn.Module):
             yield from ((deepest - position, block) for block in stage)
 
 
-def _normalization(channels: int) -> GroupNorm:
+def _normalization(channels: int) -> nn.GroupNorm:
     """Groups of four channels, but at most 32 groups; as many as divide the channels."""
     if channels < 4 or channels % 4:
         raise ValueError(f"every level must have a multiple of 4 channels, got {channels}")
-    return GroupNorm(channels // 4 if channels < 128 else math.gcd(channels, 32), channels)
+    return nn.GroupNorm(channels // 4 if channels < 128 else math.gcd(channels, 32), channels)
 
 
 def _resize(maps: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
@@ -221,6 +218,5 @@ def _resize(maps: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
     shrinks = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]
     if not (antialias and shrinks):  # enlarging has nothing to smooth
         return interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    # antialiasing has no kernel for bfloat16 on CPUs
-    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    return interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(maps.dtype)
+    wide = at_least_single(maps)  # antialiasing has no kernel for bfloat16
+    return interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(maps)

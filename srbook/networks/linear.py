@@ -31,7 +31,7 @@ class LinearUpscaler(nn.Module):
 
     def filters(self) -> Tensor:
         """The filter bank: (scale^2, size^2), every row adds up to one."""
-        center = torch.eye(self.size**2, dtype=self.offset.dtype, device=self.offset.device)[self.size**2 // 2]
+        center = torch.eye(self.size**2)[self.size**2 // 2].to(self.offset)
         return self.offset - self.offset.mean(dim=1, keepdim=True) + center
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
     """
     upscaler, margin = LinearUpscaler(scale, size), size // 2
     center = size**2 // 2
-    gram = torch.zeros(size**2, size**2, dtype=torch.float64)
-    product = torch.zeros(size**2, scale**2, dtype=torch.float64)
+    gram = torch.zeros(size**2, size**2).double()
+    product = torch.zeros(size**2, scale**2).double()
     count = 0
     for hr, lr in batches:
         if min(lr.shape[-2:]) < size:
@@ -74,7 +74,7 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
     if count == 0:
         raise ValueError("least squares needs at least one batch, got none")
     # F = near @ remove_mean, T = target - near[:, center]; the sums above are enough for both products.
-    remove_mean = torch.eye(size**2, dtype=torch.float64) - 1 / size**2
+    remove_mean = torch.eye(size**2).double() - 1 / size**2
     product = remove_mean @ (product - gram[:, center, None])
     gram = remove_mean @ gram @ remove_mean
     # The mean is gone from every row, so one direction has no energy: the pseudoinverse leaves it at zero.

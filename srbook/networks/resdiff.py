@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from srbook.losses import haar
-from srbook.networks.blocks import GroupNorm, orthogonal_
+from srbook.networks.blocks import as_image, as_sequence, orthogonal_
 from srbook.networks.unet import UNet
+from srbook.numbers import at_least_single
 
 
 def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released: bool = False) -> Tensor:
@@ -37,7 +38,7 @@ def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released:
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, in cycles per pixel, got {sigma}")
         sigma = torch.tensor(float(sigma))
-    rows, columns = (torch.fft.fftfreq(side, dtype=sigma.dtype, device=sigma.device) for side in (height, width))
+    rows, columns = ((side * torch.fft.fftfreq(side)).round().to(sigma) / side for side in (height, width))
     if as_released:
         rows, columns = rows.abs() - 0.5, columns.abs() - 0.5
     return -torch.expm1(-(rows.square()[:, None] + columns.square()) / (2 * sigma.square()))
@@ -105,8 +106,7 @@ class FrequencySplitter(nn.Module):
         if width != self.size:
             profile = interpolate(profile, size=width, mode="linear", align_corners=False)
         gated = noisy * self.noise_gate(profile[:, :, None].expand(-1, 3, -1, -1))
-        # Half precision has no Fourier transform.
-        spectrum = self._transform(predicted.to(torch.promote_types(predicted.dtype, torch.float32)))
+        spectrum = self._transform(at_least_single(predicted))  # half precision has no Fourier transform
         gain = gaussian_filter(height, width, self.sigma(spectrum), self.as_released)
         passed = spectrum * gain
         share = self.size**2 / (height * width)  # a pattern of unit amplitude has a peak of half the pixels
@@ -145,16 +145,16 @@ class HighFrequencyAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = GroupNorm(groups, channels)
+        self.norm = nn.GroupNorm(groups, channels)
         self.query = nn.Conv2d(3, channels, 1, bias=False)
         self.key_value = nn.Conv2d(channels, 2 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, details: Tensor) -> Tensor:
         """(N, C, H, W) and (N, 3, H, W) to the shape of the first. The cost grows with (HW)^2."""
-        key, value = _sequence(self.key_value(self.norm(x))).chunk(2, dim=3)
-        mixed = scaled_dot_product_attention(_sequence(self.query(details)), key, value)
-        return x + self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+        key, value = as_sequence(self.key_value(self.norm(x))).chunk(2, dim=3)
+        mixed = scaled_dot_product_attention(as_sequence(self.query(details)), key, value)
+        return x + self.out(as_image(mixed, x))
 
 
 class ResDiffUNet(nn.Module):
@@ -220,11 +220,6 @@ class ResDiffUNet(nn.Module):
         return self.unet.walk(self.splitter(predicted, noisy, embedding), embedding, guide)
 
 
-def _sequence(x: Tensor) -> Tensor:
-    """(N, C, H, W) to one head of HW pixels, (N, 1, HW, C)."""
-    return x.flatten(2).transpose(1, 2).unsqueeze(1)
-
-
 def _parts(spectrum: Tensor, like: Tensor) -> Tensor:
     """Real parts of all channels, then imaginary parts, in the type of `like`."""
-    return torch.cat([spectrum.real, spectrum.imag], dim=1).to(like.dtype)
+    return torch.cat([spectrum.real, spectrum.imag], dim=1).to(like)

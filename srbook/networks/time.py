@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from srbook.numbers import at_least_single
+
 
 def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False) -> Tensor:
     """Sines, then cosines of `time` at n = `channels` / 2 frequencies that fall geometrically from 1.
@@ -11,25 +13,22 @@ def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False
     or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff). Implements :eq:`eq-sr3-embedding`.
 
     Args:
-        time: (N,), floating point: step indices, noise levels, or continuous times.
+        time: (N,): step indices, noise levels, or continuous times.
         channels: length of the embedding, even, at least 4.
         inclusive: the last frequency is 1 / 10000.
 
     Returns:
-        (N, channels), of the type of `time`.
+        (N, channels), of the type of `time`, or single precision for integers.
 
     Raises:
         ValueError: `channels` is odd or below 4, or `time` is not one-dimensional.
-        TypeError: `time` holds integers.
     """
     if channels < 4 or channels % 2:
         raise ValueError(f"channels must be even and at least 4, for pairs of sine and cosine, got {channels}")
     if time.ndim != 1:
         raise ValueError(f"time must have shape (N,), one number per image, got {tuple(time.shape)}")
-    if not time.is_floating_point():
-        raise TypeError(f"time must be floating point, got {time.dtype}; convert it with time.float()")
     count = channels // 2
-    exponents = torch.arange(count, dtype=time.dtype, device=time.device) / (count - 1 if inclusive else count)
+    exponents = torch.arange(count).to(time) / (count - 1 if inclusive else count)
     angles = time[:, None] * 10000.0**-exponents
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -52,10 +51,9 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         """(N,) of any type to (N, outputs)."""
-        dtype = self.layers[0].weight.dtype
-        # Half precision would round step 700 to 704, so the angles get at least single precision.
-        angles = time.to(torch.promote_types(dtype, torch.float32))
-        return self.layers(sinusoidal_embedding(angles, self.channels, inclusive=self.inclusive).to(dtype))
+        like = self.layers[0].weight
+        angles = time.to(at_least_single(like))  # half precision would round step 700 to 704
+        return self.layers(sinusoidal_embedding(angles, self.channels, inclusive=self.inclusive).to(like))
 
 
 def require_times(time: Tensor, x: Tensor) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
-from srbook.networks.blocks import Doubling, GroupNorm, ResidualBlock, activate, orthogonal_
+from srbook.networks.blocks import Doubling, ResidualBlock, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -85,7 +86,7 @@ class UNet(nn.Module):
             self.up.append(stage)
             if level > 0:
                 self.grow.append(Doubling(channels))
-        self.norm = GroupNorm(groups, current)
+        self.norm = nn.GroupNorm(groups, current)
         self.tail = nn.Conv2d(current, outputs, 3, padding=1)
         orthogonal_(self)
 
@@ -142,4 +143,4 @@ class UNet(nn.Module):
                 x = self.grow[stage - 1](x)
             for block in blocks:
                 x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(activate(self.norm(x)))
+        return self.tail(silu(self.norm(x)))

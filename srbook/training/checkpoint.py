@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from srbook.files import load_tensors, save_tensors
 
-FORMAT = "srbook-training-1"
+FORMAT = "srbook-training-2"
+ONE_TURN = "srbook-training-1"  # the format before there were turns: one optimizer, without a name
 KEEP = 2
 
 
@@ -21,11 +21,11 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
-        method: the method's kind, arguments, and stage.
+        method: the method's kind, arguments, and stage, and the hashes of its frozen parts if it has any.
         config: the training settings, as plain values.
         weights: state of the method.
         ema: averaged weights.
-        optimizer: the optimizer's tensors, keyed "<index of parameter>.<name>".
+        optimizer: the optimizers' tensors, keyed "<turn>/<index of weight>.<name>".
     """
 
     step: int
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         FileNotFoundError, ValueError: absent, damaged, or another kind of file.
     """
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, ONE_TURN):
         raise ValueError(
             f"{path} is not a training checkpoint of srbook (format {metadata.get('format', 'unknown')!r})"
         )
@@ -81,26 +81,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for key, tensor in tensors.items():
         group, name = key.split("/", 1)
         groups[group][name] = tensor
+    if metadata["format"] == ONE_TURN:
+        groups["optimizer"] = {f"main/{name}": tensor for name, tensor in groups["optimizer"].items()}
     return Checkpoint(**about, **groups)
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's per-parameter tensors under flat names."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": tensor for index, entry in state.items() for name, tensor in entry.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned; settings such as the learning rate stay as they are."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        parameter = parameters[int(index)]
-        if tensor.shape == parameter.shape:
-            tensor = torch.empty_like(parameter).copy_(tensor)  # fused kernels need the parameter's memory layout
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _checkpoints(folder: Path) -> list[Path]:

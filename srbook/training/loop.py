@@ -6,11 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 from torch.utils.data import Sampler
-
-from srbook.training.log import Record
 
 
 class Indices(Sampler[int]):
@@ -33,25 +30,22 @@ class Window:
         self._reset()
 
     def _reset(self) -> None:
-        self.losses: dict[str, Tensor] = {}
-        self.norm = torch.zeros(())
+        self.sums: dict[str, Tensor] = {}
         self.steps = self.images = 0
         self.started = time.perf_counter()
 
-    def add(self, losses: dict[str, Tensor], norm: Tensor, images: int) -> None:
-        for name, loss in losses.items():
-            self.losses[name] = self.losses.get(name, 0) + loss.float()
-        self.norm = self.norm.to(norm.device) + norm.detach()
+    def add(self, figures: dict[str, Tensor], images: int) -> None:
+        for name, figure in figures.items():
+            self.sums[name] = self.sums.get(name, 0) + figure.float()
         self.steps += 1
         self.images += images
 
-    def record(self, step: int, learning_rate: float) -> Record:
-        record = {"step": step, **{name: float(total) / self.steps for name, total in self.losses.items()}}
-        record["gradient_norm"] = float(self.norm) / self.steps
-        record["learning_rate"] = learning_rate
-        record["images_per_second"] = self.images / (time.perf_counter() - self.started)
+    def means(self) -> dict[str, float]:
+        """Means of the figures, and "images_per_second"; the next window begins."""
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        means["images_per_second"] = self.images / (time.perf_counter() - self.started)
         self._reset()
-        return record
+        return means
 
 
 @contextmanager

@@ -1,40 +1,38 @@
-"""The trainer: one loop for every method, on CPU or GPU, that can be stopped at any time and goes on exactly."""
+"""The trainer: one loop for everything that is trained, on CPU or GPU, that stops at any time and goes on exactly."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from srbook.data import write_image
-from srbook.degradations import bicubic_downsample
-from srbook.images import require_one_image
-from srbook.memory import keep_freed_memory
-from srbook.methods import Method
-from srbook.metrics import psnr
+from srbook.accel import accelerate, choose_precision
+from srbook.degradations import Bicubic
+from srbook.methods.renamed import present_arguments
 from srbook.parts import require
 from srbook.progress import Progress
-from srbook.training.adam import FusedAdamW
+from srbook.settings import TrainingConfig
 from srbook.training.checkpoint import (
     Checkpoint,
     delete_checkpoints,
     latest_checkpoint,
     load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
     save_checkpoint,
 )
-from srbook.training.config import TrainingConfig
+from srbook.training.distributed import any_process, copy_from_first, gather, processes, together
 from srbook.training.log import Record, TrainingLog
 from srbook.training.loop import Indices, Window, delayed_interrupt, ignore_interrupt
-from srbook.training.precision import choose_precision
-from srbook.training.schedule import EMA, learning_rate_factor, parameter_groups
+from srbook.training.optim import EMA
+from srbook.training.schedule import learning_rate_factor
+from srbook.training.step import Turns
+from srbook.training.validation import Validation
+from srbook.turns import Trainable
 
 
 class Batches(Protocol):
@@ -54,8 +52,9 @@ class TrainingResult:
     Attributes:
         step: optimizer steps done in all.
         interrupted: whether Ctrl-C ended the run before its last step.
-        records: the log, one dict per record with "step" and "loss", "learning_rate", "gradient_norm",
-            "images_per_second", or "validation_psnr" (dB, on Y).
+        records: the log, one dict per record with "step" and either "loss", "gradient_norm", "learning_rate", and
+            "images_per_second", or figures of a validation such as "validation_psnr" (dB, on Y). Where a step has
+            several turns, losses and norms carry a turn's name: "discriminator_loss".
     """
 
     step: int
@@ -64,21 +63,22 @@ class TrainingResult:
 
 
 class Trainer:
-    """Train a method.
+    """Train a method, or anything else that is `srbook.turns.Trainable`.
 
     With an `output` folder the run leaves `log.jsonl`, `checkpoints/`, `validation/` (images) and
     `weights.safetensors` (the averaged weights, for `srbook.load`). Called again with the same folder it goes on
     from the last checkpoint and ends with the same weights as a run that was never stopped.
 
     Args:
-        method: a method with parameters to train.
+        method: what to train.
         batches: `batches[i]` is the i-th batch (hr, lr).
         config: the settings.
         stage: which of the method's stages to train; None takes the one it is in.
         output: folder of the run; None writes nothing.
-        validation: high-resolution images (1, 3, H, W) by name, with sides divisible by the scale and longer than
-            twice the scale, since PSNR leaves that much out at the borders. They are degraded by bicubic
-            downsampling and upscaled with the averaged weights.
+        validation: called as `validation(method, step)` now and then, with the averaged weights in the method and on
+            every process. It returns figures by name; their means over the processes are logged, as
+            "validation_<name>". See `Validation`, which images by name, each (1, 3, H, W), stand for: they are
+            degraded by bicubic downsampling, and PSNR is measured.
         device: "auto" takes a GPU if there is one; "cpu" and "cuda" insist on theirs.
         restart: train from scratch although `output` holds a checkpoint.
         workers: processes that prepare batches; None chooses (none on a CPU, four for a GPU).
@@ -87,19 +87,20 @@ class Trainer:
 
     Raises:
         ValueError: the method has nothing to train, no such stage, or no such part, a validation image cannot be
-            measured, the device is not there, or `output` holds a run of another method or other settings.
+            measured, the device is not there, or `output` holds a run of another method, with other frozen parts, or
+            with other settings.
         ModuleNotFoundError: Accelerate is not installed; names the extra that brings it.
     """
 
     def __init__(
         self,
-        method: Method,
+        method: Trainable,
         batches: Batches,
         config: TrainingConfig,
         *,
         stage: str | None = None,
         output: str | Path | None = None,
-        validation: Mapping[str, Tensor] | None = None,
+        validation: Mapping[str, Tensor] | Callable[[Any, int], dict[str, float]] | None = None,
         device: str = "auto",
         restart: bool = False,
         workers: int | None = None,
@@ -107,36 +108,28 @@ class Trainer:
         on_log: Callable[[list[Record]], None] | None = None,
     ):
         method.begin(stage or method.stage)
-        if not any(parameter.requires_grad for parameter in method.parameters()):
-            raise ValueError(f"{method.kind} has no weights to train")
-        for name, image in (validation or {}).items():
-            _require_measurable(image, f"validation image {name!r}", method.scale)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
+        self.output = None if output is None else Path(output)
+        self.validation = self._validation(validation, method, config.seed)
         self.accelerator = require("accelerate").Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
         if device not in ("auto", self.device.type):
             raise ValueError(f"device {device!r} was asked for, but this process computes on {self.device.type!r}")
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.method = method.to(self.device, memory_format=layout)
+        self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.method = method.to(self.device, memory_format=self._layout)
+        accelerate(self.method, self.device)
         self.batches, self.config = batches, config
-        self.output = None if output is None else Path(output)
-        self.validation = validation or {}
         self.workers = (4 if self.device.type == "cuda" else 0) if workers is None else workers
-        self.show_progress = progress and self.accelerator.is_main_process
+        self._is_first = self.accelerator.is_main_process
+        self.show_progress = progress and self._is_first
         self.on_log = on_log
-        self._layout = layout
-        self._autocast = torch.autocast(
+        self._precision = torch.autocast(
             self.device.type,
             torch.bfloat16,
             enabled=choose_precision(config.precision, self.device) == "bf16",
         )
-        self.optimizer = FusedAdamW(
-            parameter_groups(method, config),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
+        self.turns = Turns(self.method, method.turns(), config)
         self.ema = EMA(method, config.ema_decay)
         self.start = 0 if restart else self._resume()
         self._spent = False
@@ -144,97 +137,84 @@ class Trainer:
     def fit(self) -> TrainingResult:
         """Train to the configured step. Ctrl-C finishes the step, saves, and returns with `interrupted=True`.
 
-        Afterwards the method holds the averaged weights and is in evaluation mode. A trainer runs once.
+        Afterwards the method holds the averaged weights and is in evaluation mode. A trainer runs once. A failure on
+        one of several processes ends all of them.
+
+        On a CPU, `srbook.accel.keep_freed_memory()` around this call saves up to a twentieth of the time. It tunes the
+        process's allocator, so it is left to the caller.
 
         Raises:
             RuntimeError: called a second time.
             TrainingDiverged: the loss or the gradient is not finite; the last checkpoint is left as it was.
+            ProcessFailed: another process of the run failed; has its message.
         """
         if self._spent:
             raise RuntimeError("fit was called before; make a new Trainer, which goes on from the output folder")
         self._spent = True
         config = self.config
-        writes = self.output is not None and self.accelerator.is_main_process
+        writes = self.output is not None and self._is_first
         if writes and self.start == 0:
             delete_checkpoints(self.output)
         log = TrainingLog(self.output / "log.jsonl" if writes else None, resume_at=self.start)
-        model = self.accelerator.prepare(_LossModule(self.method.train()))
-        if self.start == 0:  # from the weights that data-parallel processes now share
+        self.method.train()
+        self.turns.prepare(self.accelerator)
+        if self.start == 0:
+            copy_from_first(self.method.state_dict().values())  # fresh weights differ
             self.ema = EMA(self.method, config.ema_decay)
-        window = Window()
         step, interrupted = self.start, False
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),  # each step seeds it
-            keep_freed_memory() if self.device.type == "cpu" else nullcontext(),
             delayed_interrupt() as interrupt,
-            Progress(
-                config.steps,
-                _label(self.method),
-                unit="step",
-                initial=step,
-                enabled=self.show_progress,
-            ) as bar,
+            Progress(config.steps, _label(self.method), unit="step", initial=step, enabled=self.show_progress) as bar,
         ):
-            for step, (hr, lr) in enumerate(self._loader(), start=self.start + 1):
-                losses, norm = self._step(model, step - 1, hr, lr)
-                window.add(losses, norm, images=len(hr) * self.accelerator.num_processes)
+            loader, window = iter(self._loader()), Window()
+            for step in range(self.start + 1, config.steps + 1):
+                with together():
+                    hr, lr = next(loader)
+                window.add(self._step(step - 1, hr, lr), images=len(hr) * processes()[1])
                 last = step == config.steps
-                interrupted = self._agreed(interrupt.is_set(), step) and not last
-                saves = writes and (last or interrupted or step % config.save_every == 0)
-                validates = bool(self.validation) and (last or step % config.validate_every == 0)
-                figures: dict[str, str] = {}
+                interrupted = any_process(interrupt.is_set()) and not last
+                saves = self.output is not None and (last or interrupted or step % config.save_every == 0)
+                validates = self.validation is not None and (last or step % config.validate_every == 0)
+                shown: dict[str, str] = {}
                 if last or interrupted or saves or validates or step % config.log_every == 0:
-                    record = window.record(step, self.optimizer.param_groups[0]["lr"])
-                    self._require_finite(record)
-                    log.add(record)
-                    figures = {
-                        "loss": f"{record['loss']:.4g}",
-                        "images/s": f"{record['images_per_second']:.1f}",
-                    }
-                if saves:  # before anything that may fail
-                    self._save(step)
-                if validates and self.accelerator.is_main_process:
-                    quality = self._validate(step)
-                    log.add({"step": step, "validation_psnr": quality})
-                    bar.write(f"step {step}: validation PSNR {quality:.2f} dB (Y)")
-                if figures and self.on_log is not None and self.accelerator.is_main_process:
-                    self.on_log(log.records)
-                bar.update(**figures)
+                    shown = self._report(step, window, log, bar, saves=saves, validates=validates)
+                bar.update(**shown)
                 if interrupted:
                     kept = "saved; run again to go on" if self.output else "no output folder, so nothing was saved"
                     bar.write(f"stopped at step {step} of {config.steps}: {kept}")
                     break
+        copy_from_first(self.ema.buffers())
         self.method.load_state_dict(self.ema.weights)
         self.method.eval()
         return TrainingResult(step=step, interrupted=interrupted, records=log.records)
 
-    def _step(self, model: nn.Module, index: int, hr: Tensor, lr: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _step(self, index: int, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
         config = self.config
-        factor = learning_rate_factor(index, steps=config.steps, warmup=config.warmup, schedule=config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["highest"] * factor
+        factor = learning_rate_factor(
+            index,
+            steps=config.steps,
+            warmup=config.warmup,
+            schedule=config.schedule,
+            floor=config.floor,
+            milestones=config.milestones,
+            factor=config.factor,
+        )
         hr, lr = (x.to(self.device, non_blocking=True, memory_format=self._layout) for x in (hr, lr))
         generator = self._generator(index)
         torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
-        with self._autocast:
-            losses = model(hr, lr, generator)
-        self.accelerator.backward(losses["loss"])
-        if config.clip_value < math.inf:
-            self.accelerator.clip_grad_value_(self.method.parameters(), config.clip_value)
-        norm = self.accelerator.clip_grad_norm_(self.method.parameters(), config.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        figures = self.turns.take(hr, lr, generator, factor, self._precision)
         self.ema.update(self.method, index)
-        return {name: loss.detach() for name, loss in losses.items()}, norm
+        return figures
 
     def _generator(self, index: int) -> torch.Generator:
         # A fresh stream per step and process: resuming needs no generator state.
-        key = (self.config.seed * 1_000_003 + index) * 1_009 + self.accelerator.process_index
+        key = (self.config.seed * 1_000_003 + index) * 1_009 + processes()[0]
         return torch.Generator(self.device).manual_seed(key % 2**63)
 
     def _loader(self) -> DataLoader:
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        indices = range(self.start * world + rank, self.config.steps * world, world)
+        rank, count = processes()
+        indices = range(self.start * count + rank, self.config.steps * count, count)
         return DataLoader(
             self.batches,  # type: ignore[arg-type]  # torch asks for its own base class
             batch_size=None,
@@ -245,36 +225,58 @@ class Trainer:
             generator=torch.Generator(),  # else the loader draws from the global one
         )
 
-    def _agreed(self, requested: bool, step: int) -> bool:
-        if self.accelerator.num_processes == 1:
-            return requested
-        if step % self.config.log_every:
-            return False  # processes must leave the loop at the same step
-        flag = torch.tensor(float(requested), device=self.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+    def _report(
+        self, step: int, window: Window, log: TrainingLog, bar: Progress, *, saves: bool, validates: bool
+    ) -> dict[str, str]:
+        """Log a step, and save and validate what it has come to; returns what the progress bar shows."""
+        record = self._record(step, window)
+        with together():  # save before anything that may fail
+            log.add(record)
+            if saves and self._is_first:
+                self._save(step)
+        if validates:
+            figures = self._validate(step)
+            with together():
+                log.add({"step": step, **{f"validation_{name}": figure for name, figure in figures.items()}})
+            bar.write(f"step {step}: validation " + ", ".join(f"{name} {figures[name]:.4g}" for name in figures))
+        with together():
+            if self.on_log is not None and self._is_first:
+                self.on_log(log.records)
+        shown = {name.replace("_", " "): f"{record[name]:.4g}" for name in self.turns.names("loss")}
+        return {**shown, "images/s": f"{record['images_per_second']:.1f}"}
 
-    def _require_finite(self, record: Record) -> None:
-        if all(torch.isfinite(torch.tensor(record[name])) for name in ("loss", "gradient_norm")):
-            return
-        kept = latest_checkpoint(self.output) if self.output else None
-        raise TrainingDiverged(
-            f"training diverged before step {record['step']}: loss {record['loss']}, gradient norm "
-            f"{record['gradient_norm']}. Last good checkpoint: {kept or 'none'}. Try a lower learning_rate (now "
-            f"{self.config.learning_rate:g}), a longer warmup, or precision='fp32'."
-        )
+    def _record(self, step: int, window: Window) -> Record:
+        """Means over the steps of the window and over the processes, refused where they are not finite."""
+        records = gather(window.means())
+        means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+        for name in (*self.turns.names("loss"), *self.turns.names("gradient_norm")):
+            bad = [rank for rank, record in enumerate(records) if not math.isfinite(record[name])]
+            if bad:
+                where = f" on process {bad[0]}" if len(bad) < len(records) else ""
+                kept = latest_checkpoint(self.output) if self.output else None
+                raise TrainingDiverged(
+                    f"training diverged before step {step}: {name.replace('_', ' ')} {records[bad[0]][name]}{where}. "
+                    f"Last good checkpoint: {kept or 'none'}. Try a lower learning_rate (now "
+                    f"{self.config.learning_rate:g}), a longer warmup, or precision='fp32'."
+                )
+        return {"step": step, **means, "learning_rate": self.turns.learning_rate()}
+
+    def _validation(
+        self, given: Mapping[str, Tensor] | Callable[[Any, int], dict[str, float]] | None, method: Any, seed: int
+    ) -> Callable[[Any, int], dict[str, float]] | None:
+        if not isinstance(given, Mapping):
+            return given
+        folder = self.output / "validation" if self.output else None
+        return Validation(given, Bicubic(method.scale), output=folder, seed=seed) if given else None
 
     @torch.no_grad()
-    def _validate(self, step: int) -> float:
-        qualities = []
-        with self._averaged():
-            for name, hr in self.validation.items():
-                lr = bicubic_downsample(hr, self.method.scale).to(self.device)
-                generator = torch.Generator(self.device).manual_seed(self.config.seed)
-                image = self.method.upscale(lr, generator=generator).image.cpu()
-                qualities.append(psnr(image, hr, channel="y", border=self.method.scale).item())
-                if self.output is not None:
-                    write_image(self.output / "validation" / f"step-{step:08d}-{name}.png", image[0])
-        return sum(qualities) / len(qualities)
+    def _validate(self, step: int) -> dict[str, float]:
+        assert self.validation is not None
+        copy_from_first(self.ema.buffers())
+        with self._averaged(), together():
+            figures = self.validation(self.method, step)
+        everywhere = gather(figures)
+        return {name: sum(figures[name] for figures in everywhere) / len(everywhere) for name in figures}
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -295,7 +297,7 @@ class Trainer:
             config=self.config.model_dump(mode="json"),
             weights=self.method.state_dict(),
             ema=self.ema.weights,
-            optimizer=optimizer_tensors(self.optimizer),
+            optimizer=self.turns.tensors(),
         )
         with self._averaged():  # first: a resumed run mends what a crash leaves undone before its checkpoint is there
             self.method.save(self.output / "weights.safetensors")
@@ -303,6 +305,9 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         identity = {"kind": self.method.kind, "arguments": self.method.arguments, "stage": self.method.stage}
+        frozen = self.method.frozen() if hasattr(self.method, "frozen") else {}
+        if frozen:
+            identity["frozen"] = frozen
         return json.loads(json.dumps(identity))  # as a checkpoint gives it back: tuples become lists
 
     def _resume(self) -> int:
@@ -311,37 +316,23 @@ class Trainer:
             return 0
         checkpoint = load_checkpoint(path)
         advice = "Choose another output folder, or restart to train from scratch."
-        if checkpoint.method != self._identity():
-            raise ValueError(f"{path} belongs to another method: {checkpoint.method}, not {self._identity()}. {advice}")
+        identity, kept = self._identity(), dict(checkpoint.method)
+        kept["arguments"] = present_arguments(kept["kind"], kept["arguments"])
+        frozen = identity.pop("frozen", {})
+        frozen_then = kept.pop("frozen", frozen)  # older checkpoints do not say
+        if kept != identity:
+            raise ValueError(f"{path} belongs to another method: {kept}, not {identity}. {advice}")
+        changed = sorted(name for name in frozen | frozen_then if frozen.get(name) != frozen_then.get(name))
+        if changed:
+            raise ValueError(f"{path} was made with other frozen parts: {', '.join(changed)}. {advice}")
         changed = self.config.must_match(TrainingConfig(**checkpoint.config))
         if changed:
             raise ValueError(f"{path} was made with other settings ({', '.join(changed)}). {advice}")
         self.method.load_state_dict(checkpoint.weights)
         self.ema.load(checkpoint.ema)
-        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        self.turns.load(checkpoint.optimizer)
         return checkpoint.step
 
 
-def _label(method: Method) -> str:
-    return f"train {method.kind}" + (f" ({method.stage})" if len(method.stages) > 1 else "")
-
-
-def _require_measurable(image: Tensor, name: str, scale: int) -> None:
-    """Refuse before the training what would end it at the first validation."""
-    height, width = require_one_image(image, name).shape[-2:]
-    if height % scale or width % scale or min(height, width) <= 2 * scale:
-        raise ValueError(
-            f"{name} is {height} x {width}; its sides must be divisible by the scale {scale} and longer than "
-            f"{2 * scale} (srbook.degradations.crop_to_multiple)"
-        )
-
-
-class _LossModule(nn.Module):
-    """Calls `Method.loss` as a forward pass, which is what data-parallel wrappers intercept."""
-
-    def __init__(self, method: Method):
-        super().__init__()
-        self.method = method
-
-    def forward(self, hr: Tensor, lr: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.method.loss(hr, lr, generator)
+def _label(method: Trainable) -> str:
+    return f"train {method.kind}" + (f" ({method.stage})" if method.stage != "main" else "")

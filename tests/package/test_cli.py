@@ -18,11 +18,12 @@ from typer.testing import CliRunner, Result
 from srbook import registry
 from srbook.cli import app
 from srbook.data import PairedPatches, read_image, read_picture
-from srbook.degradations import Bicubic, Noisy, bicubic_upsample
+from srbook.degradations import Bicubic, Degradation, Noisy, bicubic_upsample
 from srbook.images import round_to_8bit
 from srbook.metrics import METRICS
 from srbook.registry import build, load, presets
 from srbook.study import notebooks
+from srbook.training import Validation
 
 COMMANDS = ("upscale", "train", "evaluate", "presets", "data", "doctor", "notebooks")
 
@@ -322,13 +323,17 @@ def training(photographs: Path, output: Path, *more: object) -> Result:
 
 def test_train_writes_weights_that_upscale_uses(tmp_path: Path, photographs: Path):
     output = tmp_path / "run"
-    result = training(photographs, output, "--steps", 3, "--learning-rate", 2e-3, "--validation", photographs)
+    watched = ("--validation", photographs, "--metrics", "psnr,ssim")
+    result = training(photographs, output, "--steps", 3, "--learning-rate", 2e-3, *watched)
     assert result.exit_code == 0, result.output
     assert "55,235 weights, 2 images, cpu" in result.stdout
     assert "Resuming" not in result.stdout and f"Done after 3 steps: {output / 'weights.safetensors'}" in result.stdout
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert {record["step"] for record in records} == {3}
-    assert any("validation_psnr" in record for record in records)
+    assert list(records[-1]) == ["step", "validation_psnr", "validation_ssim"]
+    assert {path.name for path in (output / "validation").iterdir()} == {
+        f"step-00000003-{n}.png" for n in ("one", "two")
+    }
     out = tmp_path / "out"
     upscaled = run("upscale", photographs / "one.png", "-m", output / "weights.safetensors", "-o", out)
     assert upscaled.exit_code == 0 and Image.open(out / "one.png").size == (320, 288)
@@ -346,12 +351,18 @@ def test_train_degrades_as_the_preset_says(tmp_path: Path, photographs: Path, mo
             super().__init__(*arguments, **options)
             seen.append(self.degradation)
 
+    class Watching(Validation):
+        def __init__(self, images: dict, degrade: Degradation, *arguments: object, **options: object):
+            super().__init__(images, degrade, *arguments, **options)
+            seen.append(degrade)
+
     monkeypatch.setattr("srbook.data.PairedPatches", Watched)
-    words = ("--data", photographs, "--steps", 1, "--batch-size", 1, "--device", "cpu")
+    monkeypatch.setattr("srbook.training.Validation", Watching)
+    words = ("--data", photographs, "--validation", photographs, "--steps", 1, "--batch-size", 1, "--device", "cpu")
     for preset in ("rrdb-tiny", "noisy"):
         result = run("train", "--preset", preset, "--output", tmp_path / preset, *words)
         assert result.exit_code == 0, result.output
-    assert seen == [Bicubic(4), Noisy(4, std=0.1)]
+    assert seen == [Bicubic(4), Bicubic(4), Noisy(4, std=0.1), Noisy(4, std=0.1)]
 
 
 def test_train_resumes_by_default_and_says_so(tmp_path: Path, photographs: Path):

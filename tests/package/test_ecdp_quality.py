@@ -11,12 +11,12 @@ from torch.nn.functional import conv2d, max_pool2d, relu
 from srbook.degradations import bicubic_downsample
 from srbook.losses import feature_distance, vgg19_features
 from srbook.losses import features as features_module
-from srbook.memory import peak_saved_bytes
 from srbook.methods import ECDP
 from srbook.networks import GuidedBlock
 from srbook.paths import ContinuousVP, DiscreteVP
 from srbook.samplers import probability_flow
 from srbook.schedules import linear_betas
+from srbook.study.memory import peak_saved_bytes
 
 LAST = 1 / 3000
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,14 @@ from srbook.degradations import bicubic_upsample
 from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
 from srbook.registry import read_preset
+
+
+@pytest.mark.parametrize("path", sorted(Path(srbook.networks.__path__[0]).glob("*.py")), ids=lambda path: path.stem)
+def test_networks_are_plain(path):
+    """No test for a device, a number format, or a memory layout, and no gradient by hand: that is `srbook.accel`'s."""
+    source = path.read_text()
+    words = ("device", "dtype", "is_contiguous", "memory_format", "channels_last", "autograd", "srbook.accel import")
+    assert [word for word in words if word in source] == []
 
 
 def parameters(module: torch.nn.Module) -> int:

@@ -14,9 +14,10 @@ import torch
 from rounding import apart, identical
 
 import srbook
+from srbook.images import round_to_8bit
 from srbook.methods import Method, Regression
 from srbook.training import EMA, Trainer, TrainingConfig, TrainingDiverged, ema_decay_at, learning_rate_factor
-from srbook.training.checkpoint import latest_checkpoint, load_checkpoint, optimizer_tensors
+from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 from srbook.training.log import read_log
 
 
@@ -47,6 +48,38 @@ def test_learning_rate_factor_by_value():
     assert factors[12] == pytest.approx(0)
     assert learning_rate_factor(11, schedule="constant", **settings) == 1.0
     assert learning_rate_factor(0, steps=3, warmup=0, schedule="constant") == 1.0
+
+
+def test_the_cosine_ends_at_its_floor_and_stays_there():
+    settings = {"steps": 12, "warmup": 2, "schedule": "cosine", "floor": 0.1}
+    factors = [learning_rate_factor(step, **settings) for step in (0, 1, 2, 7, 12, 20)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_multistep_multiplies_at_each_milestone():
+    settings = {"steps": 12, "warmup": 2, "schedule": "multistep", "milestones": (4, 6, 11), "factor": 0.1}
+    factors = [learning_rate_factor(step, **settings) for step in range(12)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 0.1, 0.1, *[0.01] * 5, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "cosine", "floor": 0.5}, [1.0, 0.875, 0.625]),
+        ({"schedule": "multistep", "milestones": [1, 2], "factor": 0.3}, [1.0, 0.3, 0.09]),
+    ],
+)
+def test_the_optimizer_gets_the_rates_of_the_schedule(settings, expected):
+    records = make(steps=3, warmup=0, log_every=1, **settings).fit().records
+    assert [record["learning_rate"] for record in records] == pytest.approx([1e-3 * factor for factor in expected])
+
+
+def test_settings_of_another_schedule_are_refused():
+    for settings in ({"schedule": "multistep"}, {"milestones": (3,)}):
+        with pytest.raises(ValueError, match="multistep needs milestones and no other has them"):
+            TrainingConfig(**settings)
+    with pytest.raises(ValueError, match="floor belongs to schedule cosine"):
+        TrainingConfig(schedule="constant", floor=0.1)
 
 
 def test_ema_equals_the_recursion_written_out():
@@ -149,7 +182,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, stop_at, precision):
     kept = load_checkpoint(latest_checkpoint(tmp_path / "parts"))
     assert second.start == kept.step == stop_at
     assert identical(second.method.state_dict(), kept.weights) and identical(second.ema.weights, kept.ema)
-    assert identical(optimizer_tensors(second.optimizer), kept.optimizer)
+    assert identical(second.turns.tensors(), kept.optimizer)
     result = second.fit()
     assert not result.interrupted and result.step == 8
     start, share = make().method.state_dict(), {"fp32": 1e-3, "bf16": 1e-2}[precision]
@@ -206,10 +239,24 @@ def test_validation_measures_the_averaged_weights_and_writes_images(tmp_path):
     result = trainer.fit()
     recorded = [record["validation_psnr"] for record in result.records if "validation_psnr" in record]
     lr = srbook.degradations.bicubic_downsample(hr, 4)
-    final = srbook.metrics.psnr(trainer.method.upscale(lr).image, hr, channel="y", border=4)
+    final = srbook.metrics.psnr(round_to_8bit(trainer.method.upscale(lr).image), hr, channel="y", border=4)
     assert len(recorded) == 2
     assert recorded[-1] == pytest.approx(final.item(), abs=1e-4)
     assert (tmp_path / "validation" / "step-00000004-blob.png").is_file()
+
+
+def test_validation_by_a_function_sees_the_averaged_weights():
+    seen = []
+
+    def validation(method, step):
+        assert not method.training and not torch.is_grad_enabled()
+        seen.append({name: tensor.clone() for name, tensor in method.state_dict().items()})
+        return {"figure": step / 10, "other": 1.0}
+
+    trainer = make(steps=4, validation=validation, validate_every=2)
+    records = [record for record in trainer.fit().records if "validation_figure" in record]
+    assert records == [{"step": step, "validation_figure": step / 10, "validation_other": 1.0} for step in (2, 4)]
+    assert identical(seen[-1], trainer.ema.weights)
 
 
 def test_on_log_sees_every_record():
@@ -295,7 +342,7 @@ def test_a_step_is_saved_before_it_is_shown(tmp_path, monkeypatch, callback):
         raise RuntimeError("cannot draw")
 
     if callback == "validation":
-        monkeypatch.setattr("srbook.training.trainer.write_image", fail)
+        monkeypatch.setattr("srbook.training.validation.write_image", fail)
     options = {"on_log": fail} if callback == "on_log" else {"validation": {"a": torch.rand(1, 3, 16, 16)}}
     with pytest.raises(RuntimeError, match="cannot draw"):
         make(tmp_path, steps=3, log_every=3, **options).fit()
@@ -366,38 +413,6 @@ def test_devices_are_known_and_there():
             Trainer(srbook.build("predictor"), batches, config, device="cuda")
 
 
-TWO_PROCESSES = """
-import os, sys, torch, srbook
-from test_training import RandomBatches, make
-rank = int(os.environ["RANK"])
-torch.manual_seed(rank)  # the processes start with different weights, and the first one's count
-method = srbook.build("predictor")
-trainer = make(sys.argv[1], steps=4, precision="fp32", ema_decay=0.5, method=method)
-trainer.fit()
-torch.save(trainer.method.state_dict(), f"{sys.argv[1]}/rank{rank}.pt")
-"""
-
-
-def test_two_processes_train_as_one_on_the_batches_of_both(tmp_path):
-    class Both(RandomBatches):
-        def __getitem__(self, index):
-            pairs = [super(Both, self).__getitem__(2 * index + rank) for rank in range(2)]
-            return tuple(torch.cat(images) for images in zip(*pairs, strict=True))
-
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, tmp_path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    torch.manual_seed(0)
-    alone = make(steps=4, precision="fp32", ema_decay=0.5, method=srbook.build("predictor"), batches=Both())
-    alone.fit()
-    for rank in range(2):
-        trained = torch.load(tmp_path / f"rank{rank}.pt")
-        torch.testing.assert_close(trained, alone.method.state_dict(), rtol=0, atol=1e-5)
-
-
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="bicubic has no weights"):
         make(method=srbook.build("bicubic"))
@@ -443,3 +458,10 @@ def test_resuming_is_exact_with_dropout_and_leaves_the_global_generator_alone(tm
     second.fit()
     assert identical(torch.get_rng_state(), before)
     assert apart(whole.method.state_dict(), second.method.state_dict(), start) < 1e-3
+
+
+def test_the_registry_knows_no_trainer():
+    above = "('srbook.training', 'accelerate')"
+    code = f"import srbook.registry, sys; print([name for name in sys.modules if name.startswith({above})])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

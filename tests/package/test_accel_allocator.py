@@ -7,13 +7,13 @@ import threading
 import pytest
 import torch
 
-import srbook.memory
-from srbook.memory import keep_freed_memory
+import srbook.accel.allocator
+from srbook.accel import keep_freed_memory
 
 STEPS = """
 import resource, torch
 from contextlib import nullcontext
-from srbook.memory import keep_freed_memory
+from srbook.accel import keep_freed_memory
 
 def step():
     x = torch.ones(10 * 2**20)  # 40 MiB; glibc maps what exceeds 32
@@ -37,7 +37,7 @@ start = resident()
 plain, kept = new_bytes(nullcontext()), new_bytes(keep_freed_memory())
 print(plain, kept, resident() - start)
 """
-BY_GLIBC = pytest.mark.skipif(srbook.memory._glibc() is None, reason="needs an untuned glibc")
+BY_GLIBC = pytest.mark.skipif(srbook.accel.allocator._glibc() is None, reason="needs an untuned glibc")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def calls(monkeypatch) -> list[tuple[int, ...]]:
         def malloc_trim(self, pad: int) -> None:
             told.append(("trim", pad))
 
-    monkeypatch.setattr(srbook.memory, "_glibc", Library)
+    monkeypatch.setattr(srbook.accel.allocator, "_glibc", Library)
     return told
 
 
@@ -93,7 +93,7 @@ def test_an_error_ends_it(calls):
     with pytest.raises(ZeroDivisionError), keep_freed_memory():
         1 / 0  # noqa: B018
     assert calls == KEEPING + USUAL
-    assert srbook.memory._depth == 0
+    assert srbook.accel.allocator._depth == 0
 
 
 def test_threads_that_overlap(calls):
@@ -117,7 +117,7 @@ def test_threads_that_overlap(calls):
 @pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"])
 def test_what_the_user_tuned_stays(monkeypatch, name):
     monkeypatch.setenv(name, "1")
-    assert srbook.memory._glibc() is None
+    assert srbook.accel.allocator._glibc() is None
 
 
 @pytest.mark.parametrize("failure", [TypeError, OSError])
@@ -125,9 +125,9 @@ def test_nothing_happens_without_glibc(monkeypatch, failure):
     def load(name):
         raise failure
 
-    monkeypatch.setattr(srbook.memory.ctypes, "CDLL", load)
+    monkeypatch.setattr(srbook.accel.allocator.ctypes, "CDLL", load)
     with keep_freed_memory():
         assert float(torch.ones(3).sum()) == 3
-    monkeypatch.setattr(srbook.memory.ctypes, "CDLL", lambda name: object())  # another C library
+    monkeypatch.setattr(srbook.accel.allocator.ctypes, "CDLL", lambda name: object())  # another C library
     with keep_freed_memory():
         assert float(torch.ones(3).sum()) == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from srbook import doctor
-from srbook.training import bf16_units, choose_precision, has_fast_bf16
+from srbook.accel import bf16_units, choose_precision, has_fast_bf16
 
 CPU = torch.device("cpu")
 INTEL, AMD, OLD = {"amx_bf16": True, "avx512_bf16": True}, {"amx_bf16": False, "avx512_bf16": True}, {"avx2": True}

@@ -1,9 +1,9 @@
-"""The settings of a training run."""
+"""The settings of a training run, which presets hold."""
 
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 
 class TrainingConfig(BaseModel):
@@ -23,7 +23,12 @@ class TrainingConfig(BaseModel):
         {}, description="highest step sizes of parts of the method that have their own, such as {encoder: 1.0e-5}"
     )
     warmup: NonNegativeInt = Field(0, description="steps over which the learning rates rise from zero")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="what the rates do after the warm-up")
+    schedule: Literal["constant", "cosine", "multistep"] = Field(
+        "cosine", description="what the rates do after the warm-up: stay, fall along half a cosine, or fall in jumps"
+    )
+    floor: float = Field(0.0, ge=0, le=1, description="share of the highest rates at which the cosine ends")
+    milestones: tuple[PositiveInt, ...] = Field((), description="steps at which multistep multiplies the rates")
+    factor: PositiveFloat = Field(0.5, description="by what multistep multiplies the rates")
     betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's averaging factors")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     clip_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm; .inf turns it off")
@@ -39,6 +44,14 @@ class TrainingConfig(BaseModel):
     log_every: PositiveInt = Field(50, description="steps between log records")
     save_every: PositiveInt = Field(1000, description="steps between checkpoints")
     validate_every: PositiveInt = Field(1000, description="steps between validations")
+
+    @model_validator(mode="after")
+    def _schedule_has_its_settings(self) -> "TrainingConfig":
+        if self.floor and self.schedule != "cosine":
+            raise ValueError(f"floor belongs to schedule cosine, not to {self.schedule}")
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise ValueError(f"schedule multistep needs milestones and no other has them, got {self.schedule}")
+        return self
 
     def must_match(self, other: "TrainingConfig") -> list[str]:
         """Names of the settings that differ and that a resumed run may not change.
