@@ -54,7 +54,7 @@ ARITHMETICS = {
 }
 RECORDER = """\
 import json, os, torch
-from srbook.training import bf16_units
+from srbook.accel import bf16_units
 
 def _record(name, value):
     with open(os.environ["MARGINS_FILE"], "a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Time this tree against another one: a training run and sampling of presets, as a library's user calls them.
 
     git worktree add ../before main
-    python benchmarks/compare_trees.py ../before --rounds 5
+    python -m benchmarks.speed.trees ../before --rounds 5
 
 CPU time, one thread, a process for each tree, taking turns. Freed memory is kept in both, as the commands do.
 """
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--presets", nargs="+", choices=WORK, default=list(WORK))
     options = parser.parse_args()
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     for preset in options.presets:
         for work in ("train", "sample"):
             for precision in ("fp32", "bf16"):
