@@ -11,7 +11,7 @@ class FastGroupNorm(nn.GroupNorm):
     The gradients differ by rounding only.
 
     Measured on an AMD EPYC (AVX512-BF16, one core): without it a training step in bfloat16 takes 1.10 times as long for
-    sr3-tiny, 1.11 for sr3-small, and 1.04 for sr3-16-128. On an Intel Xeon (AMX) torch takes twice as long as this, too.
+    sr3-tiny, 1.11 for sr3-small, and 1.04 for sr3-16-128. On an Intel Xeon (AMX) torch took twice as long for it.
     """
 
     @staticmethod
