@@ -53,10 +53,10 @@ def main(jobs: int) -> int:
                 notebook, took, used, problem = future.result()
                 if problem:
                     failed.append(name)
-                    print(f"{name}: failed after {took:.0f} s {problem}", flush=True)
+                    print(f"{name}: failed after {took:.0f} s {problem}\n", end="", flush=True)
                 else:
                     keep(cache, chapters[name], notebook, took, used)
-                    print(f"{name}: done in {took:.0f} s", flush=True)
+                    print(f"{name}: done in {took:.0f} s\n", end="", flush=True)
         except BaseException as stop:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
@@ -85,7 +85,7 @@ def execute(path: Path, timeout: int) -> tuple[NotebookNode, float, dict[str, st
     Returns:
         The notebook with its outputs, the seconds that it took, what it used, and what went wrong in which cell, or "".
     """
-    print(f"{path.stem}: started", flush=True)
+    print(f"{path.stem}: started\n", end="", flush=True)  # one write: others print too
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     begun: list[int] = []
     before, used = snapshot(ROOT), {}

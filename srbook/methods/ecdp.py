@@ -130,7 +130,7 @@ class ECDP(Diffusion):
         require_taps(taps, len(self.encoder.blocks) - 1)
         self.decoder: RRDBDecoder | None = None
         width = self.encoder.head.out_channels
-        self.network = GuidedUNet(features=len(self.taps) * width, **network)
+        self.network = GuidedUNet(context=len(self.taps) * width, **network)
         self.stage = "diffusion"  # what most uses of a new method want: "quality" needs a trained one
         self._extract: tuple[FeatureExtractor, ...] = ()  # in a tuple: its weights are not the method's
 

@@ -1,12 +1,13 @@
 """Arguments that methods once had under other names: checkpoints written then are read with the present ones."""
 
+from copy import deepcopy
 from typing import Any
 
-# Of each method, the former name and the present one; a dot leads into a dict.
+# Of each method, former names and the present ones, where a dot leads into a dict.
 RENAMED: dict[str, dict[str, str]] = {
-    "regression": {"loss": "distance"},
-    "srdiff": {"steps": "schedule.steps"},
-    "ecdp": {"anchor": "kernel", "features": "quality_features"},
+    "regression": {"loss": "distance", "network.features": "network.width"},
+    "srdiff": {"steps": "schedule.steps", "encoder.features": "encoder.width"},
+    "ecdp": {"anchor": "kernel", "features": "quality_features", "encoder.features": "encoder.width"},
 }
 
 
@@ -17,12 +18,18 @@ def present_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         kind: of the method.
         arguments: as a file of any version has them. They are not changed.
     """
-    present = dict(arguments)
+    present = deepcopy(arguments)
     for former, name in RENAMED.get(kind, {}).items():
-        if former in present:
-            outer, _, inner = name.rpartition(".")
-            value = present.pop(former)
-            present[outer or inner] = {inner: value} if outer else value
+        holder, key = _place(present, former)
+        if key in holder:
+            value = holder.pop(key)
+            holder, key = _place(present, name)
+            holder[key] = value
     if kind == "esrdf" and present.get("entropy") == {}:
         present["entropy"] = None  # said the same
     return present
+
+
+def _place(arguments: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    outer, _, key = name.rpartition(".")
+    return (arguments.setdefault(outer, {}) if outer else arguments), key

@@ -53,7 +53,7 @@ class SRDiff(Diffusion):
     ):
         rrdb = RRDBNet(scale, **encoder)
         taps = range(2, len(rrdb.blocks) + 1, 3)
-        unet = SRDiffUNet(scale, features=len(taps) * rrdb.head.out_channels, **network)
+        unet = SRDiffUNet(scale, context=len(taps) * rrdb.head.out_channels, **network)
         super().__init__(scale, path=DiscreteVP(cosine_betas(**schedule), sigma), multiple=unet.multiple)
         self.encoder, self.taps, self.network = rrdb, taps, unet
 

@@ -74,7 +74,7 @@ __all__ = [
 
 
 def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
-    """A network with fresh weights: `build_network(4, "rrdb", features=32, growth=16, blocks=4)`.
+    """A network with fresh weights: `build_network(4, "rrdb", width=32, growth=16, blocks=4)`.
 
     Args:
         scale: magnification.

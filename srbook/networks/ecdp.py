@@ -24,15 +24,15 @@ class GuidedBlock(nn.Module):
         inputs: channels of the input.
         outputs: channels of the output.
         time_channels: length of the time embedding.
-        features: channels of the condition.
+        context: channels of the features.
     """
 
-    def __init__(self, inputs: int, outputs: int, time_channels: int, features: int):
+    def __init__(self, inputs: int, outputs: int, time_channels: int, context: int):
         super().__init__()
         self.norm1 = _normalization(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
-        self.guide = nn.Conv2d(features, outputs, 1)
+        self.guide = nn.Conv2d(context, outputs, 1)
         self.norm2 = _normalization(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -61,7 +61,7 @@ class GuidedUNet(nn.Module):
     images of every size pass. There is no attention and no dropout.
 
     Args:
-        features: channels of the condition.
+        context: channels of the features.
         inputs: channels of the noisy image.
         outputs: channels of the output: 6 for the two heads.
         width: channels at full resolution.
@@ -78,7 +78,7 @@ class GuidedUNet(nn.Module):
 
     def __init__(
         self,
-        features: int = 256,
+        context: int = 256,
         inputs: int = 3,
         outputs: int = 6,
         width: int = 64,
@@ -99,7 +99,7 @@ class GuidedUNet(nn.Module):
         embedding = 4 * time_channels
 
         def block(inputs: int, outputs: int) -> GuidedBlock:
-            return GuidedBlock(inputs, outputs, embedding, features)
+            return GuidedBlock(inputs, outputs, embedding, context)
 
         self.antialias = antialias
         self.time = TimeEmbedding(time_channels, nn.SiLU(), inclusive=True, outputs=embedding)
@@ -137,7 +137,7 @@ class GuidedUNet(nn.Module):
         """The maps that the blocks add, in the order in which they are used.
 
         Args:
-            features: (N, features, h, w), the condition, usually at low resolution.
+            features: (N, context, h, w), the condition, usually at low resolution.
             size: height and width of the images that `forward` will get.
 
         Returns:

@@ -19,11 +19,11 @@ class DenseBlock(nn.Module):
     identity.
     """
 
-    def __init__(self, features: int, growth: int):
+    def __init__(self, width: int, growth: int):
         super().__init__()
-        widths = [growth] * 4 + [features]
+        outputs = [growth] * 4 + [width]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(features + i * growth, width, 3, padding=1) for i, width in enumerate(widths)
+            nn.Conv2d(width + i * growth, each, 3, padding=1) for i, each in enumerate(outputs)
         )
         with torch.no_grad():
             for convolution in self.convolutions:
@@ -40,9 +40,9 @@ class DenseBlock(nn.Module):
 class RRDB(nn.Module):
     """Three dense blocks in a row, added to the input times 0.2; implements :eq:`eq-rrdb`."""
 
-    def __init__(self, features: int, growth: int):
+    def __init__(self, width: int, growth: int):
         super().__init__()
-        self.blocks = nn.Sequential(*(DenseBlock(features, growth) for _ in range(3)))
+        self.blocks = nn.Sequential(*(DenseBlock(width, growth) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + RESIDUAL_SCALE * self.blocks(x)
@@ -52,15 +52,15 @@ class RRDBEncoder(nn.Module):
     """The first part of `RRDBNet`, whose maps tell other networks about a low-resolution image.
 
     Args:
-        features: channels between blocks.
+        width: channels between blocks.
         growth: channels that each convolution of a dense block adds.
         blocks: number of RRDBs.
     """
 
-    def __init__(self, features: int = 64, growth: int = 32, blocks: int = 23):
+    def __init__(self, width: int = 64, growth: int = 32, blocks: int = 23):
         super().__init__()
-        self.head = nn.Conv2d(3, features, 3, padding=1)
-        self.blocks = nn.ModuleList(RRDB(features, growth) for _ in range(blocks))
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
 
     def features(self, lr: Tensor, taps: Collection[int]) -> list[Tensor]:
         """Feature maps at low resolution, after chosen blocks.
@@ -70,7 +70,7 @@ class RRDBEncoder(nn.Module):
             taps: block k's output is map k, from 0.
 
         Returns:
-            The maps (N, features, H, W) in the order of the blocks.
+            The maps (N, width, H, W) in the order of the blocks.
 
         Raises:
             ValueError: a tap that does not exist, or that is named twice.
@@ -93,18 +93,18 @@ class RRDBDecoder(nn.Module):
 
     Args:
         scale: magnification, a power of two.
-        features: channels of the maps.
+        width: channels of the maps.
 
     Raises:
         ValueError: the scale is not a power of two.
     """
 
-    def __init__(self, scale: int, features: int = 64):
+    def __init__(self, scale: int, width: int = 64):
         super().__init__()
-        self.upscale, self.refine, self.tail = _decoding_layers(scale, features)
+        self.upscale, self.refine, self.tail = _decoding_layers(scale, width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, features, H, W) to (N, 3, sH, sW), not clipped."""
+        """(N, width, H, W) to (N, 3, sH, sW), not clipped."""
         return _decode(maps, self.upscale, self.refine, self.tail)
 
 
@@ -116,7 +116,7 @@ class RRDBNet(RRDBEncoder):
 
     Args:
         scale: magnification, a power of two.
-        features: channels between blocks.
+        width: channels between blocks.
         growth: channels that each convolution of a dense block adds.
         blocks: number of RRDBs.
         anchored: add the bicubic image, so that the network predicts a residual and starts at zero. The published
@@ -126,12 +126,12 @@ class RRDBNet(RRDBEncoder):
         ValueError: the scale is not a power of two.
     """
 
-    def __init__(self, scale: int, features: int = 64, growth: int = 32, blocks: int = 23, anchored: bool = False):
-        super().__init__(features, growth, blocks)
+    def __init__(self, scale: int, width: int = 64, growth: int = 32, blocks: int = 23, anchored: bool = False):
+        super().__init__(width, growth, blocks)
         self.scale = scale
         self.anchored = anchored
-        self.trunk = nn.Conv2d(features, features, 3, padding=1)
-        self.upscale, self.refine, self.tail = _decoding_layers(scale, features)
+        self.trunk = nn.Conv2d(width, width, 3, padding=1)
+        self.upscale, self.refine, self.tail = _decoding_layers(scale, width)
         if anchored:
             nn.init.zeros_(self.tail.weight)
             nn.init.zeros_(self.tail.bias)
@@ -144,7 +144,7 @@ class RRDBNet(RRDBEncoder):
             taps: block k's output is map k, from 0; with b blocks, map b is the trunk's output with the head's added.
 
         Returns:
-            The maps (N, features, H, W) in the order of the blocks.
+            The maps (N, width, H, W) in the order of the blocks.
 
         Raises:
             ValueError: a tap that does not exist, or that is named twice.
@@ -164,12 +164,12 @@ class RRDBNet(RRDBEncoder):
         return image + bicubic_upsample(lr, self.scale) if self.anchored else image
 
 
-def _decoding_layers(scale: int, features: int) -> tuple[nn.ModuleList, nn.Conv2d, nn.Conv2d]:
+def _decoding_layers(scale: int, width: int) -> tuple[nn.ModuleList, nn.Conv2d, nn.Conv2d]:
     octaves = scale.bit_length() - 1
     if scale < 2 or scale != 2**octaves:
         raise ValueError(f"RRDBNet doubles the size some times, so its scale must be 2, 4, 8, ...; got {scale}")
-    upscale = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(octaves))
-    return upscale, nn.Conv2d(features, features, 3, padding=1), nn.Conv2d(features, 3, 3, padding=1)
+    upscale = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(octaves))
+    return upscale, nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
 
 
 def _decode(x: Tensor, upscale: nn.ModuleList, refine: nn.Conv2d, tail: nn.Conv2d) -> Tensor:

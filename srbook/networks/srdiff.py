@@ -45,7 +45,7 @@ class SRDiffUNet(nn.Module):
 
     Args:
         scale: magnification, even: the features are `scale` times smaller than the image.
-        features: channels of the condition, for example the tapped maps of `RRDBNet.features`, concatenated.
+        context: channels of the features, for example the tapped maps of `RRDBNet.features`, concatenated.
         width: channels at full resolution, and length of the time embedding.
         multipliers: channels of each level as multiples of `width`; each level halves the resolution.
 
@@ -53,7 +53,7 @@ class SRDiffUNet(nn.Module):
         ValueError: fewer than two levels, a first multiplier other than 1, or an odd scale.
     """
 
-    def __init__(self, scale: int, features: int, width: int = 64, multipliers: Sequence[int] = (1, 2, 2, 4)):
+    def __init__(self, scale: int, context: int, width: int = 64, multipliers: Sequence[int] = (1, 2, 2, 4)):
         super().__init__()
         if len(multipliers) < 2 or multipliers[0] != 1:
             raise ValueError(f"multipliers must be at least two and start with 1, got {tuple(multipliers)}")
@@ -63,7 +63,7 @@ class SRDiffUNet(nn.Module):
         self.scale = scale
         self.multiple = 2 ** (len(widths) - 1)
         self.time = TimeEmbedding(width, nn.Mish(), inclusive=True)
-        self.condition = nn.ConvTranspose2d(features, width, 2 * scale, stride=scale, padding=scale // 2)
+        self.condition = nn.ConvTranspose2d(context, width, 2 * scale, stride=scale, padding=scale // 2)
         self.down = nn.ModuleList(
             nn.ModuleList([MishBlock(before, channels, width), MishBlock(channels, channels, width)])
             for before, channels in zip([3, *widths], widths, strict=False)
@@ -85,7 +85,7 @@ class SRDiffUNet(nn.Module):
         Args:
             x: (N, 3, sH, sW); both sizes are multiples of 2^(levels - 1), kept in `multiple`.
             time: (N,), the step of each image.
-            features: (N, features, H, W), the condition.
+            features: (N, context, H, W), the condition.
 
         Returns:
             (N, 3, sH, sW).

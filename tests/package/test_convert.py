@@ -83,7 +83,7 @@ def test_rrdb_reproduces_srdiffs_encoder(vectors, dtype, tolerance):
     """SRDiff's encoder takes [-1, 1] and clips its image; between the two it is RRDBNet."""
     known = {key: torch.as_tensor(value) for key, value in np.load(vectors / "srdiff_tiny_net.npz").items()}
     state, _ = load_tensors(vectors / "srdiff_tiny_rrdb.safetensors")
-    net = RRDBNet(4, features=8, growth=4, blocks=5)
+    net = RRDBNet(4, width=8, growth=4, blocks=5)
     net.load_state_dict(from_released("rrdb", state))
     net, lr = net.to(dtype), (known["lr"].to(dtype) + 1) / 2
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_rrdb_reproduces_srdiffs_encoder(vectors, dtype, tolerance):
 def test_rrdb_of_every_magnification_is_converted():
     """x8 has a third doubling; our names of all tensors come out, each with its shape."""
     with torch.device("meta"):
-        ours = RRDBNet(8, features=8, growth=4, blocks=2).state_dict()
+        ours = RRDBNet(8, width=8, growth=4, blocks=2).state_dict()
     back = {"head": "conv_first", "trunk": "trunk_conv", "refine": "HRconv", "tail": "conv_last"}
     released = {}
     for name, tensor in ours.items():
@@ -118,4 +118,4 @@ def test_rrdb_of_every_magnification_is_converted():
 @pytest.mark.parametrize("taps", [(0, 3), (-1,), (1, 1)])
 def test_rrdb_refuses_taps(taps):
     with pytest.raises(ValueError, match="taps must be different numbers from 0 to 2"):
-        RRDBNet(2, features=4, growth=2, blocks=2).features(torch.zeros(1, 3, 4, 4), taps)
+        RRDBNet(2, width=4, growth=2, blocks=2).features(torch.zeros(1, 3, 4, 4), taps)

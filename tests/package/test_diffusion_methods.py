@@ -20,7 +20,7 @@ from srbook.training import Trainer, TrainingConfig
 VECTORS = Path(__file__).parents[1] / "vectors"
 SMALL = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [], "groups": 4, "dropout": 0.0}
 SCHEDULE = {"steps": 40, "start": 1e-3, "end": 0.2}
-ENCODER = {"features": 8, "growth": 4, "blocks": 2}
+ENCODER = {"width": 8, "growth": 4, "blocks": 2}
 
 
 def sr3(**changes: object) -> SR3:

@@ -21,7 +21,7 @@ from srbook.samplers import ancestral
 from srbook.training import Trainer, TrainingConfig
 
 SMALL = {"width": 16, "multipliers": [1, 2], "blocks": [1, 1], "time_channels": 8}
-ENCODER = {"features": 8, "growth": 4, "blocks": 2}
+ENCODER = {"width": 8, "growth": 4, "blocks": 2}
 
 
 def ecdp(**changes: object) -> ECDP:

@@ -13,7 +13,7 @@ from srbook.networks import GuidedBlock, GuidedUNet, RRDBDecoder, RRDBEncoder, R
 from srbook.networks.blocks import Doubling
 from srbook.networks.time import sinusoidal_embedding
 
-TINY = {"features": 32, "width": 16, "multipliers": (1, 2, 3), "blocks": (1, 2, 1), "time_channels": 16}
+TINY = {"context": 32, "width": 16, "multipliers": (1, 2, 3), "blocks": (1, 2, 1), "time_channels": 16}
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
@@ -37,7 +37,7 @@ def released_unet(states, antialias: bool = False) -> GuidedUNet:
 
 
 def released_encoder(states) -> RRDBEncoder:
-    encoder = RRDBEncoder(features=16, growth=8, blocks=3)
+    encoder = RRDBEncoder(width=16, growth=8, blocks=3)
     encoder.load_state_dict(from_released("ecdp", states["encoder"]))
     return encoder
 
@@ -88,8 +88,8 @@ def test_a_whole_checkpoint_fits_the_method(states):
     whole = {f"diffusion.network.{name}": tensor for name, tensor in states["unet"].items()}
     whole |= {f"lr_feats.{name}": tensor for name, tensor in states["encoder"].items()}
     whole |= {f"diffusion.{name}": torch.zeros(300) for name in ("betas", "alphas", "alpha_bars")}
-    network = {name: value for name, value in TINY.items() if name != "features"}
-    method = ECDP(scale=4, encoder={"features": 16, "growth": 8, "blocks": 3}, taps=[0, 2], network=network)
+    network = {name: value for name, value in TINY.items() if name != "context"}
+    method = ECDP(scale=4, encoder={"width": 16, "growth": 8, "blocks": 3}, taps=[0, 2], network=network)
     method.load_state_dict(from_released("ecdp", whole))
     assert identical(method.network.stem.weight, states["unet"]["in_conv.network.weight"])
     assert identical(method.encoder.head.weight, states["encoder"]["conv_first.weight"])
@@ -226,7 +226,7 @@ def test_time_embedding_of_another_length():
 
 def test_encoder_is_the_first_part_of_rrdbnet():
     torch.manual_seed(0)
-    network = RRDBNet(4, features=8, growth=4, blocks=3)
+    network = RRDBNet(4, width=8, growth=4, blocks=3)
     encoder, decoder = RRDBEncoder(8, 4, 3), RRDBDecoder(4, 8)
     own = network.state_dict()
     encoder.load_state_dict({name: own[name] for name in encoder.state_dict()})

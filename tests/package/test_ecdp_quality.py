@@ -35,7 +35,7 @@ def ecdp(**changes: object) -> ECDP:
     method = ECDP(
         **{
             "scale": 4,
-            "encoder": {"features": 8, "growth": 4, "blocks": 2},
+            "encoder": {"width": 8, "growth": 4, "blocks": 2},
             "taps": [0, 1],
             "network": {"width": 16, "multipliers": [1, 2], "blocks": [1, 1], "time_channels": 8},
             "encoder_learns": ["diffusion", "quality"],

@@ -35,7 +35,7 @@ def parameters(module: torch.nn.Module) -> int:
     [
         ("rrdb", {}, 16_697_987),
         ("rrdb", {"scale": 8}, 16_734_915),
-        ("rrdb", {"network": {"features": 32, "growth": 16, "blocks": 8}, "scale": 8}, 1_488_003),  # SRDiff, CelebA
+        ("rrdb", {"network": {"width": 32, "growth": 16, "blocks": 8}, "scale": 8}, 1_488_003),  # SRDiff, CelebA
         ("predictor", {}, 34_128),
         ("srcnn", {}, 9 * 9 * 3 * 64 + 64 + 64 * 32 + 32 + 5 * 5 * 32 * 3 + 3),
         ("bicubic", {}, 0),
@@ -78,7 +78,7 @@ def test_srcnn_is_three_convolutions():
 
 def test_dense_block_by_hand():
     """One-pixel image, one channel each: the block is scalar arithmetic."""
-    block = DenseBlock(features=1, growth=1).double()
+    block = DenseBlock(width=1, growth=1).double()
     with torch.no_grad():
         for k, convolution in enumerate(block.convolutions):
             convolution.weight.zero_()
@@ -94,7 +94,7 @@ def test_dense_block_by_hand():
 
 def test_rrdb_chain_equals_its_parts():
     """Global skip, trunk, nearest-neighbor doublings, and the two last convolutions in the published order."""
-    network = RRDBNet(4, features=4, growth=2, blocks=2).double()
+    network = RRDBNet(4, width=4, growth=2, blocks=2).double()
     lr = torch.rand(1, 3, 5, 6, dtype=torch.float64)
     act = torch.nn.LeakyReLU(0.2)
     head = network.head(lr)

@@ -13,7 +13,7 @@ from srbook.registry import begin_from, build, read_preset
 BASE = """
 summary: a method of two stages
 method: srdiff
-arguments: {scale: 4, steps: 100, encoder: {features: 16, growth: 8, blocks: 2}, network: {width: 32}}
+arguments: {scale: 4, schedule: {steps: 100}, encoder: {width: 16, growth: 8, blocks: 2}, network: {width: 32}}
 degradation: {kind: noisy, std: 0.1}
 training: {encoder: {steps: 10, batch_size: 2}, diffusion: {steps: 20}}
 """
@@ -43,7 +43,7 @@ def test_a_preset_changes_the_one_that_it_extends(write):
     write("grandchild", "extends: child\ndegradation: {std: 0.2}\nstarts_from: base")
     base, child, grandchild = (read_preset(name) for name in ("base", "child", "grandchild"))
     assert child.summary == "mine" and child.method == "srdiff" and child.degradation == base.degradation
-    assert child.arguments == base.arguments | {"encoder": {"features": 16, "growth": 8, "blocks": 4}}
+    assert child.arguments == base.arguments | {"encoder": {"width": 16, "growth": 8, "blocks": 4}}
     assert child.training["encoder"].steps == 5 and child.training["encoder"].batch_size == 2
     assert child.training["diffusion"] == base.training["diffusion"]
     assert grandchild.extends == "child" and grandchild.arguments == child.arguments
@@ -59,7 +59,7 @@ def test_another_kind_takes_no_arguments_of_the_former(write):
 def test_overrides_of_another_kind_replace_the_network():
     network = {"kind": "srcnn", "widths": [8, 4], "kernels": [3, 1, 3]}
     assert build("rrdb-tiny", network=network).arguments["network"] == network
-    assert build("rrdb-tiny", network={"blocks": 2}).arguments["network"]["features"] == 16
+    assert build("rrdb-tiny", network={"blocks": 2}).arguments["network"]["width"] == 16
 
 
 @pytest.mark.parametrize(

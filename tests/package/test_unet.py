@@ -220,7 +220,7 @@ def test_srdiff_from_low_resolution_image_to_output(vectors, dtype, tolerance):
     """Encoder, tapped maps, and denoiser together, with the released program's weights."""
     known = numbers("srdiff_tiny_net.npz", vectors)
     state, _ = load_tensors(vectors / "srdiff_tiny_rrdb.safetensors")
-    encoder = RRDBNet(4, features=8, growth=4, blocks=5)
+    encoder = RRDBNet(4, width=8, growth=4, blocks=5)
     encoder.load_state_dict(from_released("rrdb", state))
     with torch.no_grad():
         maps = encoder.to(dtype).features((known["lr"].to(dtype) + 1) / 2, known["tapped"].tolist())
@@ -247,7 +247,7 @@ def test_every_weight_of_srdiff_matters():
 )
 def test_srdiff_refuses_impossible_shapes(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SRDiffUNet(**({"scale": 4, "features": 8} | arguments))
+        SRDiffUNet(**({"scale": 4, "context": 8} | arguments))
 
 
 @pytest.mark.parametrize(

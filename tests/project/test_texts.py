@@ -48,7 +48,6 @@ def test_no_chapter_names_another_by_its_number(path):
     assert [says for cell in cells if cell.cell_type == "markdown" for says in numbered(cell.source)] == []
 
 
-@pytest.mark.xfail(strict=True, reason="waits for the next change of these chapters' code")
 def test_no_code_names_a_chapter_by_its_number():
     cells = [cell for path in SOURCES for cell in jupytext.read(path).cells]
     assert [says for cell in cells if cell.cell_type == "code" for says in numbered(cell.source)] == []
