@@ -51,7 +51,7 @@ class ECDP(Diffusion):
         scale: magnification.
         encoder: arguments of `srbook.networks.RRDBEncoder`.
         taps: which of the encoder's blocks tell the U-Net, from 0.
-        network: arguments of `srbook.networks.GuidedUNet` but the features.
+        network: arguments of `srbook.networks.GuidedUNet` but the context.
         sigma: scale of the noise in pixel units; `srbook.degradations.residual_deviation` measures that of a set.
         kernel: of the bicubic image: "matlab", as everywhere in this package (a = -0.5), or "torch".
         blend: what sampling makes of the heads: "hybrid", or one of them alone, "eps" or "x0".

@@ -26,7 +26,7 @@ class SRDiff(Diffusion):
         scale: magnification.
         schedule: arguments of `srbook.schedules.cosine_betas`.
         encoder: arguments of `srbook.networks.RRDBNet` but the scale.
-        network: arguments of `srbook.networks.SRDiffUNet` but the scale and the features.
+        network: arguments of `srbook.networks.SRDiffUNet` but the scale and the context.
         sigma: scale of the noise in pixel units; 0.25 makes z_0 twice the residual of images in [-1, 1].
         variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
         distance: of the training loss.
