@@ -1,4 +1,4 @@
-"""ResDiff: a small network predicts the image, and diffusion supplies what it misses."""
+"""ResDiff: a small network predicts the image, and diffusion supplies the residual."""
 
 from typing import Any
 
@@ -20,12 +20,11 @@ from srbook.schedules import linear_betas
 class ResDiff(Diffusion):
     """Super-resolution by diffusion of a network's residual (Shang et al. 2024).
 
-    The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen.
-    The denoiser sees the predicted image, and its high frequencies guide it; noise levels, loss, and sampler are
-    those of SR3's program. The program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
+    The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen. The
+    denoiser sees the predicted image, and its high frequencies guide it. Levels, loss, and sampler are those of SR3's
+    program. The released program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.linear_betas`.
         predictor: arguments of `srbook.networks.ResidualPredictor` but the scale.
         network: arguments of `srbook.networks.ResDiffUNet`.
@@ -33,12 +32,7 @@ class ResDiff(Diffusion):
             leaves out.
         fourier_weight: of `srbook.losses.fourier_loss`, which equals the squared error.
         wavelet_weight: of `srbook.losses.wavelet_loss`.
-        variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
-        distance: of the diffusion's training loss.
-        sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
+        variance, distance, sampling_steps: of the diffusion, as in `DDPM`.
     """
 
     kind = "resdiff"

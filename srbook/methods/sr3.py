@@ -1,4 +1,4 @@
-"""SR3: diffuse the image itself, and show the network the bicubic one."""
+"""SR3: diffuse the image itself, with the bicubic one beside it."""
 
 from typing import Any, Literal
 
@@ -23,25 +23,21 @@ class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
     The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
-    the noise level sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
+    the level by sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.linear_betas`.
         network: arguments of `srbook.networks.UNet` but its channels of input and output.
         clock: "level" tells the network sqrt(abar), and trains on levels between the steps (SR3); "step" tells it the
             zero-based step, as the same program's DDPM and ESRDF do.
-        level_uniform_in: what is uniform within a step when levels are drawn, see `draw_noise_levels`: "signal" in
-            the program, "power" in the paper.
+        level_uniform_in: what is uniform within a step when levels are drawn, see `draw_noise_levels`: "signal" in the
+            program, "power" in the paper.
         variance: fresh noise of a sampling step: "posterior" in the program, "forward" in the paper.
-        anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison
-            of the chapter on residuals.
-        sigma: scale of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
+        anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison of
+            the chapter on residuals.
+        sigma: strength of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
         distance: of the training loss.
         sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     kind = "sr3"
