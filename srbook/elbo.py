@@ -4,7 +4,7 @@ With x_0 an image of 8 bits per value, the negative log-likelihood of the model 
 
 * the prior term, KL(q(x_T | x_0) || p(x_T)): what x_T still tells about the image;
 * one term for each step back but the last, KL(q(x_s | x_t, x_0) || p(x_s | x_t));
-* the decoder term, -log p(x_0 | x_t) at the smallest time: the last step hits the right 8-bit level.
+* the decoder term, -log p(x_0 | x_t) at the smallest time, for the 8-bit level of each value.
 """
 
 import math
@@ -41,7 +41,7 @@ def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "pos
     s = t - 1. The simple loss has the weight 1 instead. Weights are float64, shaped like the times.
 
     Args:
-        path: the path; its sigma must be positive.
+        path: its sigma must be positive.
         t: times in (0, end].
         s: times in [0, t). At 0 the posterior's variance is zero, and its weight infinite.
         variance: of the model's step, as in `elbo_terms`.

@@ -20,7 +20,6 @@ def draw_steps(
 
     Args:
         path: a discrete path.
-        count: how many.
         generator: source of the randomness, drawn where it lives; None uses torch's global one.
         device: of the result.
     """
@@ -63,7 +62,6 @@ def time_of_signal(path: DiscreteVP, step: Tensor, log_signal: Tensor) -> Tensor
     """The times in [step - 1, step] at which log a_t has given values.
 
     Args:
-        path: the path.
         step: (N,) the step, that is its last time, in 1..T.
         log_signal: (N,) log a_t, between its values at the ends of the step.
     """

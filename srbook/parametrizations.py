@@ -122,19 +122,15 @@ def hybrid(
 
     The blended noise is lambda * (noise head) + (1 - lambda) * (noise that the image head implies), and the blended
     image is made in the same way. With lambda = a_t^2 on a path with a^2 + s^2 = 1 this is v-prediction with v = a_t
-    noise - s_t z_0, and it stays finite at both ends of time. Implements :eq:`eq-ecdp-hybrid`.
+    noise - s_t z_0, and it stays finite at both ends of time. Implements :eq:`eq-ecdp-hybrid`. The result is the clean
+    image and the noise, shaped like `x_t`.
 
     Args:
         path: the path that made x_t; its sigma must be positive.
-        noise: prediction of the noise, shaped like `x_t`.
-        x0: prediction of the clean image in the space of the method, shaped like `x_t`.
-        x_t: (N, ...) noisy images.
-        anchor: broadcastable to `x_t`.
+        noise, x0: predictions of the noise and of the clean image in the space of the method, shaped like `x_t`.
+        x_t, anchor: as in `to_x0`.
         t: times above 0.
         weight: lambda in [0, 1], a number or a tensor like `t`; a_t^2 if None, as in the released program.
-
-    Returns:
-        The clean image and the noise that the blend predicts, shaped like `x_t`.
 
     Raises:
         ValueError: the path has no noise, or the weight has the wrong shape.
@@ -156,8 +152,6 @@ def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
     Implements :eq:`eq-ecdp-family`.
 
     Args:
-        path: the path.
-        t: times.
         ratio: r, positive, or a ValueError; towards 0 only the image head counts, towards infinity the noise head.
     """
     if not 0 < ratio < float("inf"):

@@ -86,12 +86,7 @@ class AnchoredPath(ABC):
     def times(self, steps: int, last: float = 0.0) -> list[float]:
         """`steps` + 1 evenly spaced times from `end` down to `last`, for samplers.
 
-        Args:
-            steps: number of steps, at least 1.
-            last: the time to stop at, from 0 to below `end`. The probability flow must stop above 0.
-
-        Raises:
-            ValueError: an argument is out of range.
+        `steps` is at least 1, and `last` from 0 to below `end`. The probability flow must stop above 0.
         """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
@@ -106,15 +101,12 @@ class AnchoredPath(ABC):
         return (x - anchor) / self.sigma
 
     def marginal(self, x0: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of x_t given the clean image.
+        """Mean and standard deviation of x_t given the clean image, shaped like `x0`, and () or (N, 1, ...).
 
         Args:
             x0: (N, ...) clean images in the space of the method.
             anchor: the point that the path fades to, broadcastable to `x0`.
             t: times in [0, end].
-
-        Returns:
-            The mean, shaped like `x0`, and the standard deviation, shape () or (N, 1, ...).
         """
         return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.sigma * self.level(t), x0)
 
@@ -140,21 +132,17 @@ class AnchoredPath(ABC):
 
         Implements :eq:`eq-one-step`. With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2
         s_s^2 / s_t^2), the mean is anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation
-        sigma * zeta. Every eta keeps the marginals. At eta = 1 this is the posterior of the process: the step of DDPM
-        and SR3 (Ho, Jain, and Abbeel 2020), of ResShift (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al.
-        2023). At eta = 0 it is DDIM's (Song, Meng, and Ermon 2021) and that of SinSR's teacher. At sigma = 0 it is
-        DeltaDiff's.
+        sigma * zeta. Their shapes are those of `marginal`. Every eta keeps the marginals. At eta = 1 this is the
+        posterior of the process: the step of DDPM and SR3 (Ho, Jain, and Abbeel 2020), of ResShift (Yue et al. 2023),
+        and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is DDIM's (Song, Meng, and Ermon 2021) and that
+        of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
 
         Args:
             x_t: (N, ...) images at time t.
             x0: clean images or their prediction, shaped like `x_t`.
             anchor: broadcastable to `x_t`.
-            t: times in (0, end].
-            s: times in [0, t).
+            t, s: times in (0, end] and in [0, t).
             eta: share of fresh noise, in [0, 1]; beyond, a ValueError.
-
-        Returns:
-            The mean, shaped like `x_t`, and the standard deviation, shape () or (N, 1, ...).
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is deterministic, 1 the posterior")

@@ -213,15 +213,8 @@ def euler_maruyama(
 ) -> tuple[Tensor, Tensor]:
     """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde`.
 
-    Args:
-        path: the path; its sigma must be positive.
-        x_t, x0, anchor: as in `AnchoredPath.posterior`.
-        t: time above 0.
-        s: time below t.
-        eta: share of fresh noise, in [0, 1].
-
-    Returns:
-        The mean, shaped like `x_t`, and the standard deviation eta g_t sqrt(t - s), shape ().
+    The result is the mean, shaped like `x_t`, and the standard deviation eta g_t sqrt(t - s), shape (). t is above 0
+    and above s; x_t, x0, and anchor are as in `AnchoredPath.posterior`, and eta as in `reverse_sde`.
     """
     mean, std = path.marginal(x0, anchor, t)
     score = (mean - x_t) / std.square()

@@ -1,7 +1,7 @@
-"""Schedules: how signal fades and noise grows, as float64 tables (T,) on the CPU.
+"""Schedules: how signal fades and noise grows, as float64 tables (T,) on the CPU, or as functions of continuous time.
 
-Entry t - 1 of a table belongs to time t = 1..T; time 0 is the clean image and has no entry. `steps` is T. Every
-function raises a ValueError for an argument out of its range.
+Entry t - 1 of a table belongs to time t = 1..T; time 0 is the clean image and has no entry. `steps` is T. An argument
+of a table that is out of its range is a ValueError.
 """
 
 import math

@@ -17,17 +17,16 @@ _depth = 0
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Reuse freed memory of the CPU instead of giving it back to the system at once; in the end, give it back.
+    """Reuse freed memory of the CPU within this context, and give it back to the system at its end.
 
     A step of training or sampling allocates the same large tensors as the step before it. glibc maps every block of
     more than 32 MiB anew and unmaps it when it is freed, and the kernel clears each page again: up to a twentieth of a
     step. In this context large blocks come from the heap, and the heap does not shrink.
 
     It changes the allocator of the whole process, so `Trainer.fit` and `Method.upscale` leave it to the program that
-    calls them; `srbook train` and `srbook upscale` use it. Contexts may be nested and may overlap in threads; the last
-    one to end gives the memory back, but for what lies below a small block that lives on. Nothing happens without
-    glibc, or where the environment sets its allocator already (`GLIBC_TUNABLES`, or a variable like
-    `MALLOC_TRIM_THRESHOLD_`).
+    calls them; `srbook train` and `srbook upscale` use it. Contexts may be nested and may overlap in threads. The last
+    one to end gives the memory back, except what lies below a small block still in use. Nothing happens without glibc,
+    or where the environment sets its allocator already (`GLIBC_TUNABLES`, or a variable like `MALLOC_TRIM_THRESHOLD_`).
     """
     global _depth
     with _lock:

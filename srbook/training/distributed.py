@@ -1,4 +1,4 @@
-"""What the processes of a data-parallel run do together. In a process of its own, nothing of it costs anything."""
+"""Exchange between the processes of a data-parallel run. For a single process it costs nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
