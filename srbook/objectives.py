@@ -27,7 +27,7 @@ def draw_steps(
     return torch.randint(1, int(path.end) + 1, (count,), generator=generator, device=source).double().to(device)
 
 
-def draw_noise_levels(
+def draw_between_steps(
     path: DiscreteVP,
     count: int,
     *,

@@ -1,4 +1,12 @@
-"""Weights that other programs released, under the names of `srbook.networks`. Names change; numbers do not."""
+"""Weights that other programs released, under the names of `srbook.networks`. Names change; numbers do not.
+
+From the file that the SR3 program wrote to one for `srbook upscale --model sr3.safetensors`:
+
+    state = torch.load("I640000_E37_gen.pth", map_location="cpu", weights_only=True)
+    method = srbook.build("sr3-16-128")
+    method.network.load_state_dict(from_released("sr3", state))
+    method.save("sr3.safetensors")
+"""
 
 from collections.abc import Mapping
 

@@ -6,6 +6,7 @@ from typing import Any
 # Of each method, former names and the present ones, where a dot leads into a dict.
 RENAMED: dict[str, dict[str, str]] = {
     "regression": {"loss": "distance", "network.features": "network.width"},
+    "sr3": {"level_uniform_in": "uniform_in"},
     "srdiff": {"steps": "schedule.steps", "encoder.features": "encoder.width"},
     "ecdp": {"anchor": "kernel", "features": "quality_features", "encoder.features": "encoder.width"},
 }
@@ -20,6 +21,8 @@ def present_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
             value = holder.pop(key)
             holder, key = _place(present, name)
             holder[key] = value
+    if kind == "sr3" and present.get("clock") == "level":
+        present["clock"] = "signal"
     if kind == "esrdf" and present.get("entropy") == {}:
         present["entropy"] = None  # said the same
     return present

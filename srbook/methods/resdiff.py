@@ -11,7 +11,7 @@ from srbook.losses import fourier_loss, wavelet_loss
 from srbook.methods.base import Stage
 from srbook.methods.diffusion import DIFFUSION, Condition, Diffusion
 from srbook.networks import ResDiffUNet, ResidualPredictor
-from srbook.objectives import Distance, draw_noise_levels
+from srbook.objectives import Distance, draw_between_steps
 from srbook.paths import DiscreteVP
 from srbook.samplers import Variance
 from srbook.schedules import linear_betas
@@ -71,7 +71,7 @@ class ResDiff(Diffusion):
         return self.network(torch.cat([condition.context, z], dim=1), self.path.signal(t))
 
     def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        return draw_noise_levels(self.path, count, generator=generator, device=device)
+        return draw_between_steps(self.path, count, generator=generator, device=device)
 
     def predictor_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
         return self.prediction_terms(self.predictor(lr), hr)

@@ -10,28 +10,28 @@ from srbook.images import clip
 from srbook.methods.base import Stage
 from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import UNet
-from srbook.objectives import Distance, Spacing, draw_noise_levels
+from srbook.objectives import Distance, Spacing, draw_between_steps
 from srbook.paths import DiscreteVP
 from srbook.samplers import Variance
 from srbook.schedules import linear_betas
 
 Anchor = Literal["gray", "bicubic"]
-Clock = Literal["level", "step"]
+Clock = Literal["signal", "step"]
 
 
 class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
-    The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
-    the level by sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
+    The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told the
+    signal sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
 
     Args:
         schedule: arguments of `srbook.schedules.linear_betas`.
         network: arguments of `srbook.networks.UNet` but its channels of input and output.
-        clock: "level" tells the network sqrt(abar), and trains on levels between the steps (SR3); "step" tells it the
+        clock: "signal" tells the network sqrt(abar), and trains between the steps too (SR3); "step" tells it the
             zero-based step, as the same program's DDPM and ESRDF do.
-        level_uniform_in: what is uniform within a step when levels are drawn, see `draw_noise_levels`: "signal" in the
-            program, "power" in the paper.
+        uniform_in: what is uniform within a step when times are drawn, see `draw_between_steps`: "signal" in
+            the program, "power" in the paper.
         variance: fresh noise of a sampling step: "posterior" in the program, "forward" in the paper.
         anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison of
             the chapter on residuals.
@@ -49,8 +49,8 @@ class SR3(Diffusion):
         scale: int,
         schedule: dict[str, Any],
         network: dict[str, Any],
-        clock: Clock = "level",
-        level_uniform_in: Spacing = "signal",
+        clock: Clock = "signal",
+        uniform_in: Spacing = "signal",
         variance: Variance = "posterior",
         anchor: Anchor = "gray",
         sigma: float = 0.5,
@@ -69,10 +69,10 @@ class SR3(Diffusion):
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise in z_t, from the bicubic image and z_t side by side, and the level or the step."""
         z = self.path.normalized(x_t, condition.anchor)
-        clock = self.path.signal(t) if self.clock == "level" else t - 1
+        clock = self.path.signal(t) if self.clock == "signal" else t - 1
         return self.network(torch.cat([condition.context, z], dim=1), clock)
 
     def draw_times(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         if self.clock == "step":
             return super().draw_times(count, generator, device)
-        return draw_noise_levels(self.path, count, uniform_in=self.level_uniform_in, generator=generator, device=device)
+        return draw_between_steps(self.path, count, uniform_in=self.uniform_in, generator=generator, device=device)

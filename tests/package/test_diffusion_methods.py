@@ -80,7 +80,7 @@ def pair(count: int = 2, size: int = 8) -> tuple[Tensor, Tensor]:
     [
         ("psample_ddpm_repo_T2000", {"steps": 2000, "start": 1e-4, "end": 0.02}, "step"),
         ("psample_esrdf_T200", {"steps": 200, "start": 1e-6, "end": 1e-2}, "step"),
-        ("psample_resdiff_T1000", {"steps": 1000, "start": 1e-6, "end": 1e-2}, "level"),
+        ("psample_resdiff_T1000", {"steps": 1000, "start": 1e-6, "end": 1e-2}, "signal"),
     ],
 )
 @pytest.mark.parametrize("clip", [True, False])
@@ -132,7 +132,7 @@ def test_sr3_draws_levels_as_it_is_told():
     """Within a single step from 1 to 0.1, the mean of a uniform sqrt(abar) is the middle; so is that of abar."""
     one = {"steps": 1, "start": 0.99, "end": 0.99}
     for uniform_in, power in (("signal", 1), ("power", 2)):
-        method = sr3(schedule=one, level_uniform_in=uniform_in, sampling_steps=1)
+        method = sr3(schedule=one, uniform_in=uniform_in, sampling_steps=1)
         t = method.draw_times(200_000, generator(), torch.device("cpu"))
         middle = (1 + 0.1**power) / 2
         assert (method.path.signal(t) ** power).mean().item() == pytest.approx(middle, abs=0.004)
@@ -381,7 +381,7 @@ def test_every_preset_has_a_training_for_each_stage(preset: str):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="clock must be one of level, step, got 'hour'"):
+    with pytest.raises(ValueError, match="clock must be one of signal, step, got 'hour'"):
         sr3(clock="hour")
     with pytest.raises(ValueError, match="anchor must be one of gray, bicubic, got 'white'"):
         sr3(anchor="white")

@@ -10,7 +10,7 @@ import torch
 from rounding import assert_repeats
 from torch import Tensor
 
-from srbook.objectives import denoising_losses, draw_noise_levels, draw_steps, time_of_signal
+from srbook.objectives import denoising_losses, draw_between_steps, draw_steps, time_of_signal
 from srbook.parametrizations import Kind, target, to_noise
 from srbook.paths import ContinuousVP, DiscreteVP
 from srbook.schedules import linear_betas
@@ -35,7 +35,7 @@ def test_steps_are_uniform_over_all_whole_times():
 @pytest.mark.parametrize("uniform_in", ["signal", "power"])
 def test_levels_are_uniform_within_each_step(uniform_in: str):
     path = DiscreteVP(linear_betas(3, 0.2, 0.8))
-    t = draw_noise_levels(path, 60_000, uniform_in=uniform_in, generator=generator())
+    t = draw_between_steps(path, 60_000, uniform_in=uniform_in, generator=generator())
     level = path.signal(t) if uniform_in == "signal" else path.signal(t).square()
     ends = path.signal(torch.arange(4.0)) if uniform_in == "signal" else path.signal(torch.arange(4.0)).square()
     for step in (1, 2, 3):
@@ -56,13 +56,13 @@ def test_the_time_of_a_level_is_where_the_path_has_it():
 
 
 def test_draws_repeat_with_their_generator():
-    assert_repeats(*(draw_noise_levels(PATH, 5, generator=generator(seed)) for seed in (3, 3, 4)))
+    assert_repeats(*(draw_between_steps(PATH, 5, generator=generator(seed)) for seed in (3, 3, 4)))
     assert_repeats(*(draw_steps(PATH, 5, generator(seed)) for seed in (3, 3, 4)))
 
 
 def test_unknown_choices_are_refused():
     with pytest.raises(ValueError, match="uniform_in must be one of signal, power, got 'beta'"):
-        draw_noise_levels(PATH, 1, uniform_in="beta")
+        draw_between_steps(PATH, 1, uniform_in="beta")
     x = torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="distance must be one of l1, l2, got 'l3'"):
         denoising_losses(PATH, "eps", lambda x_t, t: x_t, x, x, torch.ones(1), x, "l3")

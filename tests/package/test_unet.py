@@ -38,7 +38,7 @@ def numbers(name: str, vectors) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, 97_807_491),  # SR3, 16 to 128; the facts, section 7
+        ({}, 97_807_491),  # SR3, 16 to 128
         ({"multipliers": (1, 2, 4, 8, 16), "blocks": 1, "attention": (), "groups": 16}, 155_334_339),  # SR3, 64 to 512
         ({"multipliers": (1, 1, 2, 2, 4, 4), "time_activation": True}, 26_451_587),  # the SR3 program's DDPM
         ({"inputs": 3}, 97_805_763),  # unconditional SR3
@@ -53,7 +53,7 @@ def test_parameter_counts_of_the_released_networks(arguments, expected):
 
 @pytest.mark.parametrize(
     ("net", "encoder", "expected"),
-    [  # scale, tapped channels, multipliers; RRDBNet's scale, features, growth, blocks; the facts, section 7
+    [  # scale, tapped channels, multipliers; RRDBNet's scale, features, growth, blocks
         ((8, 3 * 32, 64, (1, 2, 2, 4)), (8, 32, 16, 8), 10_545_795 + 1_488_003),  # CelebA
         ((4, 3 * 32, 64, (1, 2, 3, 4)), (4, 32, 16, 8), 11_755_267 + 1_478_755),  # DIV2K as released
         ((4, 6 * 64, 64, (1, 2, 3, 4)), (4, 64, 32, 17), 12_934_915 + 12_381_443),  # DIV2K with its encoder's file

@@ -20,7 +20,6 @@ ROOMS = [
     "losses",
     "accel",
     "networks",
-    "codecs",
     "methods",
     "training",
     "registry",
@@ -93,6 +92,11 @@ def test_the_reader_of_programs_sees_what_it_should():
     assert rooms_of(lazy + typed) == {"methods", "cli", "viz"}
     taken = "import torch\nfrom PIL.Image import _x\ntorch._foreach_lerp_()\nself._own\ntorch.nn.F.__name__"
     assert private(taken) == {"PIL.Image._x", "torch._foreach_lerp_"}
+
+
+def test_every_room_is_there():
+    there = {room_of(path) for path in FILES} - {"__init__"}
+    assert there == FLOOR.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
