@@ -42,7 +42,7 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
         ValueError: the name is not listed, or the bounds differ from the list.
         AssertionError: the value is outside the bounds, or nan.
     """
-    path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # and no other: a chapter depends on its own claims
+    path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # only this one, since a chapter depends on its claims
     outcome = read_outcomes(path).get(name) if path.is_file() else None
     if outcome is None:
         raise ValueError(f"no outcome named {name!r} in outcomes/{path.name}; add it there, with its claim and bounds")

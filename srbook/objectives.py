@@ -35,11 +35,11 @@ def draw_between_steps(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Times between the steps, so that a network meets every noise level: SR3's draw (Saharia et al. 2021).
+    """Times between the steps, so that a network meets every signal: SR3's draw (Saharia et al. 2021).
 
     A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's program
     ("signal"), or abar itself is, as in the paper ("power"). The result is the time in [0, T] at which the path has
-    this level, (count,) float64: abar falls exponentially within a step. Implements :eq:`eq-sr3-level`.
+    this signal, (count,) float64: abar falls exponentially within a step. Implements :eq:`eq-sr3-level`.
 
     Args:
         path, count, generator, device: as in `draw_steps`.

@@ -22,5 +22,5 @@ def keyed(*key: int) -> torch.Generator:
 
     Its numbers depend on the key alone, so nothing has to be stored to resume exactly.
     """
-    sequence = np.random.SeedSequence((len(key), *key))  # which itself takes (3, 7) and (3, 7, 0) for the same
+    sequence = np.random.SeedSequence((len(key), *key))  # alone it would not tell (3, 7) from (3, 7, 0)
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

@@ -165,7 +165,7 @@ def _read(path: Path) -> Method:
             "Method.save or a training run wrote (weights.safetensors)."
         )
     config = json.loads(metadata["config"])
-    with torch.device("meta"):  # fresh weights would be drawn in vain
+    with torch.device("meta"):  # draws no fresh weights
         method = _construct(config["method"], present_arguments(config["method"], config["arguments"]))
         if "stage" in config:  # files of the first versions have none
             method.begin(config["stage"])

@@ -278,7 +278,7 @@ def _dormand_prince(
             states = odeint(counted, x, grid, **settings)
         else:
             inside = tuple(tensor for tensor in adjoint if tensor.requires_grad)
-            gradient = rtol / x.numel()  # the absolute tolerance of what the gradient of a mean consists of
+            gradient = rtol / x.numel()  # absolute tolerance for the parts of the gradient of a mean
             back = [x.new_tensor(tolerance) for tolerance in (atol, atol, gradient, *[gradient] * len(inside))]
             states = odeint_adjoint(
                 counted,

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Parameters of glibc's mallopt (malloc.h). Its thresholds grow by themselves: a freed block of up to 32 MiB raises the
-# one of mapping to its size and the one of trimming to twice that. Once set they stay, so the usual ones are the ends.
+# Parameters of glibc's mallopt (malloc.h). By itself glibc raises its thresholds: a freed block of up to 32 MiB raises
+# that of mapping to its size and that of trimming to twice that. Once set they stay, so _USUAL has the highest values.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}

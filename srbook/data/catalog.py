@@ -14,7 +14,7 @@ import numpy as np
 from srbook.data.folder import ImageFolder, image_files
 from srbook.data.io import read_pixels
 
-# Hashes of the decoded pixels (see `pixel_hash`), so that a copy that was renamed or stored anew still counts.
+# Hashes of the decoded pixels (see `pixel_hash`), so that a copy with other names or another compression still counts.
 _SET5 = {
     "baby": "9448f44d212dbbb849c646b6abc8a29b1d7f9cbfe08d68b309972e90bc49aca6",
     "bird": "ac429a9021af06841d499b87d8141ad1bd1b5aeb556ee4ff40e3bfa50276d2ff",

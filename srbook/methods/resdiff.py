@@ -21,7 +21,7 @@ class ResDiff(Diffusion):
     """Super-resolution by diffusion of a network's residual (Shang et al. 2024).
 
     The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen. The
-    denoiser sees the predicted image, and its high frequencies guide it. Levels, loss, and sampler are those of SR3's
+    denoiser sees the predicted image, and its high frequencies guide it. Times, loss, and sampler are those of SR3's
     program. The released program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
 
     Args:
@@ -66,7 +66,7 @@ class ResDiff(Diffusion):
         return Condition(predicted, context=2 * predicted - 1)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The noise in z_t, from the predicted image and z_t side by side, and the level."""
+        """The noise in z_t, from the predicted image and z_t side by side, and the signal."""
         z = self.path.normalized(x_t, condition.anchor)
         return self.network(torch.cat([condition.context, z], dim=1), self.path.signal(t))
 

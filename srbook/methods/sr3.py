@@ -22,8 +22,8 @@ Clock = Literal["signal", "step"]
 class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
-    The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told the
-    signal sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
+    The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
+    the signal sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
 
     Args:
         schedule: arguments of `srbook.schedules.linear_betas`.
@@ -67,7 +67,7 @@ class SR3(Diffusion):
         return Condition(anchor, context=2 * upscaled - 1)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The noise in z_t, from the bicubic image and z_t side by side, and the level or the step."""
+        """The noise in z_t, from the bicubic image and z_t side by side, and the signal or the step."""
         z = self.path.normalized(x_t, condition.anchor)
         clock = self.path.signal(t) if self.clock == "signal" else t - 1
         return self.network(torch.cat([condition.context, z], dim=1), clock)

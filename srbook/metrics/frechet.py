@@ -93,5 +93,5 @@ def _factor(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     if values[0] < -1e-8 * largest:
         raise ValueError(f"a covariance must not have negative eigenvalues, got {values[0].item():.3g}")
-    rounding = len(values) * torch.finfo(values.dtype).eps * largest  # whose roots would add up
+    rounding = len(values) * torch.finfo(values.dtype).eps * largest  # the roots of rounding errors would add up
     return vectors * torch.where(values > rounding, values, 0).sqrt()

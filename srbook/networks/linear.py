@@ -55,7 +55,7 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
     for hr, lr in batches:
         if min(lr.shape[-2:]) < size:
             raise ValueError(f"patches of {tuple(lr.shape[-2:])} hold no neighborhood of {size} x {size}")
-        brightness = lr.mean(dim=(2, 3), keepdim=True)  # drops out of every difference; without it float32 is enough
+        brightness = lr.mean(dim=(2, 3), keepdim=True)  # cancels in every difference; without it float32 is enough
         near = unfold((lr - brightness).flatten(0, 1).unsqueeze(1), size).transpose(1, 2).flatten(0, 1)
         inner = pixel_unshuffle((hr - brightness).flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
         inner = inner[..., : lr.shape[-2] - 2 * margin, : lr.shape[-1] - 2 * margin].flatten(2)

@@ -84,13 +84,13 @@ class FrequencySplitter(nn.Module):
     def forward(self, predicted: Tensor, noisy: Tensor, embedding: Tensor) -> Tensor:
         """The five maps, (N, 15, H, W).
 
-        They are the noisy image, the predicted one, the noisy one gated by the level, and the low and the high
+        They are the noisy image, the predicted one, the noisy one gated by the signal, and the low and the high
         frequencies of the predicted one.
 
         Args:
             predicted: (N, 3, H, W), the predictor's image in [-1, 1].
             noisy: shaped like `predicted`, the normalized state z_t.
-            embedding: (N, embedding), of the level.
+            embedding: (N, embedding), of the signal sqrt(abar_t).
         """
         height, width = predicted.shape[-2:]
         profile = self.profile(embedding)[:, None]
@@ -186,7 +186,7 @@ class ResDiffUNet(nn.Module):
         Args:
             x: (N, 6, H, W), the predicted image in [-1, 1], then the normalized state z_t; H and W are multiples of
                 `multiple`.
-            time: (N,), the level of each image.
+            time: (N,), the signal of each image.
 
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.

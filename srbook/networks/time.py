@@ -14,7 +14,7 @@ def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False
     type of `time`, or in single precision for integers.
 
     Args:
-        time: (N,): step indices, noise levels, or continuous times.
+        time: (N,): step indices, signals, or continuous times.
         channels: length of the embedding, even, at least 4.
         inclusive: the last frequency is 1 / 10000.
 

@@ -15,7 +15,7 @@ class UNet(nn.Module):
 
     The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers` (1, 1, 2,
     2, 4, 4) it is that program's DDPM. The method decides what the output means (noise, image, or velocity) and what
-    `time` means (a step or a level), and concatenates a condition to the input.
+    `time` means (a step or a signal), and concatenates a condition to the input.
 
     The stem, each block on the way down, and each halving leave a shortcut; each block on the way up takes one, so
     there is one more block per level. Weights start orthogonal and biases at zero.
@@ -95,7 +95,7 @@ class UNet(nn.Module):
 
         Args:
             x: (N, inputs, H, W); H and W are multiples of 2^(levels - 1), kept in `multiple`.
-            time: (N,), the step or the level of each image.
+            time: (N,), the step or the signal of each image.
 
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.

@@ -67,6 +67,6 @@ def live_loss_curve(
 
 
 def _in_notebook() -> bool:
-    # A kernel has loaded IPython long since, and its shell knows the kernel; IPython in a terminal has none.
+    # In a kernel IPython is loaded and its shell knows the kernel; in a terminal it knows none.
     ipython = sys.modules.get("IPython")
     return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
