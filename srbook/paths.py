@@ -130,12 +130,12 @@ class AnchoredPath(ABC):
     ) -> tuple[Tensor, Tensor]:
         """One step back, from time t to s: mean and standard deviation of x_s given x_t and the clean image.
 
-        Implements :eq:`eq-one-step`. With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2
-        s_s^2 / s_t^2), the mean is anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation
-        sigma * zeta. Their shapes are those of `marginal`. Every eta keeps the marginals. At eta = 1 this is the
-        posterior of the process: the step of DDPM and SR3 (Ho, Jain, and Abbeel 2020), of ResShift (Yue et al. 2023),
-        and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is DDIM's (Song, Meng, and Ermon 2021) and that
-        of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
+        Implements :eq:`eq-one-step`. With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and
+        zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and
+        the standard deviation sigma * zeta. Their shapes are those of `marginal`. Every eta keeps the marginals. At
+        eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and Abbeel 2020), of ResShift
+        (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is DDIM's (Song, Meng, and
+        Ermon 2021) and that of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
 
         Args:
             x_t: (N, ...) images at time t.
