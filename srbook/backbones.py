@@ -1,4 +1,4 @@
-"""Pretrained convolutional features of ImageNet classifiers: where their weights lie, and how to bring them.
+"""Pretrained convolutional features of ImageNet classifiers, and where their weights are looked for.
 
 A backbone is named as in torchvision: "alexnet", "vgg16", "vgg19", or "squeezenet1_1". Only its convolutions are used,
 the arrays that torchvision calls `features.0.weight`, `features.0.bias`, and so on. They are looked for
@@ -33,13 +33,7 @@ BACKBONES = ("alexnet", "vgg16", "vgg19", "squeezenet1_1")
 
 
 def backbone_weights(name: str) -> dict[str, Tensor]:
-    """The pretrained weights of a backbone's convolutions, on the CPU.
-
-    Args:
-        name: a member of `BACKBONES`.
-
-    Returns:
-        Tensors by torchvision's names, `features.0.weight` and so on, with shapes that were checked.
+    """The pretrained weights of a backbone of `BACKBONES`, on the CPU, by torchvision's names and with checked shapes.
 
     Raises:
         ValueError: an unknown backbone, or a file that is damaged or holds other arrays.
@@ -60,9 +54,6 @@ def convert_backbone(name: str, source: str | Path, target: str | Path) -> Path:
         name: which backbone the arrays belong to.
         source: the file to read; array names as in torchvision, `features.0.weight` and so on.
         target: the file to write, `<name>_features.safetensors` in the folder that `SRBOOK_WEIGHTS` names.
-
-    Returns:
-        The path written.
 
     Raises:
         ValueError: an unknown backbone, a target of another name, or a source without these arrays.

@@ -1,6 +1,6 @@
 """How much work a live cell does: `SRBOOK_BUDGET=quick|full|gpu` (default quick).
 
-`quick` keeps a chapter near a minute on two CPU cores, `full` allows five, `gpu` wants a graphics card.
+`quick` keeps a chapter near a minute on two CPU cores, `full` allows five, and `gpu` needs a graphics card.
 """
 
 import os
@@ -11,11 +11,7 @@ BUDGETS = ("quick", "full", "gpu")
 
 
 def current_budget() -> str:
-    """The budget in force.
-
-    Raises:
-        ValueError: `SRBOOK_BUDGET` holds another word.
-    """
+    """The budget in force; another word in `SRBOOK_BUDGET` is a ValueError."""
     budget = os.environ.get("SRBOOK_BUDGET") or "quick"
     if budget not in BUDGETS:
         raise ValueError(f"SRBOOK_BUDGET={budget!r} is not known; use one of {', '.join(BUDGETS)}")

@@ -1,7 +1,7 @@
 """Chapter outcomes: the numbers that a chapter claims, asserted where it computes them.
 
 The folder `outcomes`, beside this file, lists every outcome with its claim, chapter, and bounds, a file for each topic.
-A chapter repeats the bounds in its cell, so that the reader sees them; the two must agree.
+A chapter repeats the bounds in its cell for the reader; the two must agree.
 """
 
 import math
@@ -20,8 +20,7 @@ class Outcome:
         name: "topic.finding", unique in the book; in the file of its topic.
         chapter: that checks it: its file's name without number and ending.
         claim: what the bounds say, in words.
-        low: smallest value that supports the claim; -inf for none.
-        high: largest value that supports the claim; inf for none.
+        low, high: smallest and largest value that support the claim; -inf and inf for none.
     """
 
     name: str
@@ -37,14 +36,13 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
     Args:
         name: an outcome's name.
         value: what was computed: a number, or a tensor or array that holds one.
-        low: smallest value allowed; None for no lower bound.
-        high: largest value allowed; None for no upper bound.
+        low, high: smallest and largest value allowed; None for no bound.
 
     Raises:
         ValueError: the name is not listed, or the bounds differ from the list.
         AssertionError: the value is outside the bounds, or nan.
     """
-    path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # and no other: a chapter depends on its own claims
+    path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # only this one, since a chapter depends on its claims
     outcome = read_outcomes(path).get(name) if path.is_file() else None
     if outcome is None:
         raise ValueError(f"no outcome named {name!r} in outcomes/{path.name}; add it there, with its claim and bounds")
@@ -62,11 +60,7 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
 
 
 def outcomes() -> dict[str, Outcome]:
-    """All outcomes of the book by name.
-
-    Raises:
-        ValueError: a file is not as it should be; says which entry and how.
-    """
+    """All outcomes of the book by name; raises as `read_outcomes`."""
     return {name: outcome for path in sorted(OUTCOMES.glob("*.yml")) for name, outcome in read_outcomes(path).items()}
 
 
@@ -74,8 +68,7 @@ def outcomes() -> dict[str, Outcome]:
 def read_outcomes(path: Path) -> dict[str, Outcome]:
     """Read a list of outcomes: a YAML mapping from names to `chapter`, `claim`, and `low` or `high` or both.
 
-    Raises:
-        ValueError: an entry is not as it should be; says which and how.
+    Another entry is a ValueError, which says which and how.
     """
     import yaml
 

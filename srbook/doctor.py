@@ -1,6 +1,6 @@
 """What this machine and this installation can do: the report behind `srbook doctor`.
 
-Every check catches what it probes for, so that one broken part is explained and the others are still reported.
+Every check catches the errors of its part, so that one broken part is explained and the others are still reported.
 """
 
 import importlib.util

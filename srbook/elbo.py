@@ -2,9 +2,9 @@
 
 With x_0 an image of 8 bits per value, the negative log-likelihood of the model is at most the sum of
 
-* the prior term, KL(q(x_T | x_0) || p(x_T)): what noise at the last time still betrays of the image;
+* the prior term, KL(q(x_T | x_0) || p(x_T)): what x_T still tells about the image;
 * one term for each step back but the last, KL(q(x_s | x_t, x_0) || p(x_s | x_t));
-* the decoder term, -log p(x_0 | x_t) at the smallest time: the last step hits the right 8-bit level.
+* the decoder term, -log p(x_0 | x_t) at the smallest time, for the 8-bit level of each value.
 """
 
 import math
@@ -22,19 +22,10 @@ HALF_BIN = 0.5 / 255
 
 
 def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Tensor:
-    """KL(N(mean1, std1^2) || N(mean2, std2^2)), elementwise; implements :eq:`eq-gaussian-kl`.
+    """KL(N(mean1, std1^2) || N(mean2, std2^2)) in nats, elementwise; implements :eq:`eq-gaussian-kl`.
 
-    Args:
-        mean1: any shape; the four arguments are broadcast.
-        std1: positive.
-        mean2: any shape.
-        std2: positive.
-
-    Returns:
-        The broadcast shape, in nats. For vectors with independent entries, sum it.
-
-    Raises:
-        ValueError: a standard deviation is not positive.
+    The four arguments are broadcast. For vectors with independent entries, sum the result. A standard deviation that is
+    not positive is a ValueError.
     """
     if not bool((std1 > 0).all() and (std2 > 0).all()):
         raise ValueError(f"standard deviations must be positive, got down to {std1.min():.4g} and {std2.min():.4g}")
@@ -43,20 +34,17 @@ def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Ten
 
 
 def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "posterior") -> Tensor:
-    """What the bound pays for a wrong noise in the step from t to s; implements :eq:`eq-elbo-weight`.
+    """The weight of a wrong noise in the bound, for the step from t to s; implements :eq:`eq-elbo-weight`.
 
-    The step's term is weight * |noise - predicted noise|^2, in nats, plus a constant that is zero for the variance
-    of the posterior. On DDPM's path the weight is beta_t^2 / (2 sigma_t^2 alpha_t (1 - abar_t)) for neighbors t and
-    s = t - 1. The simple loss has the weight 1 instead.
+    The step's term is weight * |noise - predicted noise|^2, in nats, plus a constant that is zero for the variance of
+    the posterior. On DDPM's path the weight is beta_t^2 / (2 sigma_t^2 alpha_t (1 - abar_t)) for neighbors t and
+    s = t - 1. The simple loss has the weight 1 instead. Weights are float64, shaped like the times.
 
     Args:
-        path: the path; its sigma must be positive.
+        path: its sigma must be positive.
         t: times in (0, end].
         s: times in [0, t). At 0 the posterior's variance is zero, and its weight infinite.
         variance: of the model's step, as in `elbo_terms`.
-
-    Returns:
-        float64, shaped like the times.
 
     Raises:
         ValueError: the path has no noise, a time is out of range, or the variance is unknown.
@@ -82,11 +70,11 @@ def elbo_terms(
     """The terms of the bound, each from one draw of the noise; implements :eq:`eq-elbo`.
 
     The model starts at the anchor with the noise of the first time, as `AnchoredPath.start` does, and steps back like
-    `srbook.samplers.ancestral`: each step is a Gaussian around the posterior mean with the predicted image in place
-    of the true one. Its standard deviation is that of the posterior, or of the forward step from s to t. The last
-    step always has the latter, since the posterior's is zero there; its mass in the 8-bit bin of each value counts,
-    and the bins of 0 and 1 are open to the outside (Ho, Jain, and Abbeel 2020, section 3.3). Fewer times are another
-    model, with a bound of its own.
+    `srbook.samplers.ancestral`: each step is a Gaussian around the posterior mean with the predicted image in place of
+    the true one. Its standard deviation is that of the posterior, or of the forward step from s to t. The last step
+    always takes the latter, since the posterior's is zero there. It counts the mass in the 8-bit bin of each value; the
+    bins of 0 and 1 reach to infinity (Ho, Jain, and Abbeel 2020, section 3.3). Fewer times make another model, with its
+    own bound.
 
     Args:
         path: the path; its sigma must be positive.
@@ -98,12 +86,11 @@ def elbo_terms(
         generator: source of the noise; None uses torch's global one.
 
     Returns:
-        (N, K + 1) float64, in bits per value: the prior term, then one term per step, in the order of `times`. The
-        sum over the second axis bounds the bits per value that an ideal code for the model needs, on average.
+        (N, K + 1) float64, in bits per value: the prior term, then one term per step, in the order of `times`. The sum
+        over the second axis bounds the bits per value that an ideal code for the model needs, on average.
 
     Raises:
-        ValueError: the path has no noise, `x0` has other values, `times` do not fall to 0, or the variance is
-            unknown.
+        ValueError: the path has no noise, `x0` has other values, `times` do not fall to 0, or the variance is unknown.
     """
     _require(path, variance)
     if x0.ndim < 2 or not bool(((x0 * 255 - (x0 * 255).round()).abs() < 1e-2).all() and ((x0 >= 0) & (x0 <= 1)).all()):

@@ -26,7 +26,7 @@ REFERENCE = "bicubic"  # the method that every table has
 
 @dataclass(frozen=True)
 class Row:
-    """What one method made of one image: the value of each metric per image, and the seconds that upscaling took."""
+    """One method's result on one image: the value of each metric per image, and the seconds that upscaling took."""
 
     method: str
     image: str
@@ -41,7 +41,6 @@ class EvaluationTable:
     Attributes:
         rows: one per method and image.
         metrics: names of the metrics, in the order of the columns.
-        scale: magnification.
         protocol: under which the numbers were made; numbers of two protocols do not compare.
         degradation: how the images were shrunk; None is the protocol's own way.
         of_sets: the value of each metric per set, by method and metric.
@@ -62,10 +61,7 @@ class EvaluationTable:
     def mean(self, method: str, metric: str) -> float:
         """A metric's mean over the images, as papers quote it: of the decibels, not of the errors.
 
-        For a metric per set, it is the value of the set.
-
-        Raises:
-            ValueError: the table has no such method or metric.
+        For a metric per set, it is the value of the set. A method or metric that the table lacks is a ValueError.
         """
         if method not in self.methods or metric not in self.metrics:
             raise ValueError(
@@ -147,23 +143,18 @@ def evaluate(
     Args:
         methods: by the name they have in the table; each of magnification `scale`.
         images: the truth. A folder, or (1, 3, H, W) images in [0, 1] by name.
-        scale: magnification.
-        protocol: `srbook.metrics.PROTOCOL_A` or `PROTOCOL_B`: what is cropped, rounded, and measured where. Files
-            with one gray channel are told to it as such.
+        protocol: `srbook.metrics.PROTOCOL_A` or `PROTOCOL_B`: what is cropped, rounded, and measured where. Files with
+            one gray channel are told to it as such.
         degradation: how the images are shrunk; None is the protocol's own way. The caption names another.
         metrics: keys of `srbook.metrics.METRICS`. Those per set keep all images in memory, with 8 bits.
         steps: sampling steps of the methods that sample; None takes each method's own.
-        seed: a fresh generator with this seed serves every image and method. What a random degradation draws depends
-            on the seed and on the image's number.
+        seed: a fresh generator with this seed serves every image and method. What a random degradation draws depends on
+            the seed and on the image's number.
         tile: larger images than this are upscaled in tiles of this side (low-resolution pixels).
-        progress: show a progress display.
-
-    Returns:
-        An `EvaluationTable`.
 
     Raises:
-        ValueError: unknown metric, no images, a method or degradation of another magnification, or a degradation
-            that the protocol does not measure; names the image where one is the reason.
+        ValueError: unknown metric, no images, a method or degradation of another magnification, or a degradation that
+            the protocol does not measure; names the image where one is the reason.
         FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
     chosen = chosen_metrics(metrics)

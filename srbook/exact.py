@@ -1,4 +1,4 @@
-"""Posteriors that can be computed exactly: ground truth for tests, and pictures for chapters."""
+"""Posteriors that can be computed exactly, as ground truth for tests and for the pictures of chapters."""
 
 import math
 
@@ -9,20 +9,16 @@ from srbook.paths import AnchoredPath, Time, broadcast
 
 
 def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
-    """Probability of each example given an observation, when the prior is the examples themselves.
+    """Probability of each of K examples given an observation y: (K,) weights that sum to one.
 
-    The model: x is one of K examples, all equally likely, and y is the example's low-resolution version plus
-    Gaussian noise of standard deviation `noise`. Bayes' rule then gives p(x_k | y) proportional to
-    exp(-|y - y_k|^2 / (2 noise^2)). The posterior mean of :eq:`eq-posterior-mean` is
+    All examples are equally likely, and y is the low-resolution version of one of them plus Gaussian noise. By Bayes'
+    rule p(x_k | y) is proportional to exp(-|y - y_k|^2 / (2 noise^2)). The posterior mean of :eq:`eq-posterior-mean` is
     `weights @ x_examples`.
 
     Args:
         y: (D,) the observation.
         examples: (K, D) the observations that the examples would give without noise.
         noise: standard deviation, in the units of y, positive.
-
-    Returns:
-        (K,) weights that sum to one.
 
     Raises:
         ValueError: shapes do not match, or the noise is not positive.
@@ -40,7 +36,8 @@ def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
 class GaussianMixture:
     """A prior of Gaussians, for which an anchored path has exact marginals, scores, and posterior means.
 
-    Points are vectors: flatten images to (N, D) first. Everything is computed in the type of `means`.
+    Points are vectors: flatten images to (N, D) first. Everything is computed in the type of `means`. A point of
+    another shape or a time outside of the path is a ValueError.
 
     Args:
         weights: (K,) probabilities, positive; they are divided by their sum.
@@ -66,22 +63,14 @@ class GaussianMixture:
         self.weights, self.means, self.covariances = weights / weights.sum(), means, symmetric
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw clean points.
-
-        Args:
-            count: how many.
-            generator: source of the randomness; None uses torch's global one.
-
-        Returns:
-            (count, D).
-        """
+        """Draw (count, D) clean points; without a `generator`, from torch's global one."""
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         roots = torch.linalg.cholesky(self.covariances)
         return self.means[which] + (roots[which] @ noise[..., None])[..., 0]
 
     def log_density(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """log p(x_t), a solution of :eq:`eq-fokker-planck` on the variance-preserving path.
+        """log p(x_t), (N,): a solution of :eq:`eq-fokker-planck` on the variance-preserving path.
 
         Every component has the moments of :eq:`eq-vp-moments`.
 
@@ -90,48 +79,16 @@ class GaussianMixture:
             x_t: (N, D).
             anchor: broadcastable to `x_t`.
             t: times in [0, end].
-
-        Returns:
-            (N,).
-
-        Raises:
-            ValueError: `x_t` has the wrong shape, or a time is out of range.
         """
         return self._components(path, x_t, anchor, t)[0].logsumexp(1)
 
     def score(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """The gradient of log p(x_t) by x_t, :eq:`eq-mean-score`.
-
-        Args:
-            path: the path from x_0 to x_t.
-            x_t: (N, D).
-            anchor: broadcastable to `x_t`.
-            t: times in [0, end].
-
-        Returns:
-            (N, D).
-
-        Raises:
-            ValueError: `x_t` has the wrong shape, or a time is out of range.
-        """
+        """The gradient of log p(x_t) by x_t, (N, D), :eq:`eq-mean-score`; arguments as in `log_density`."""
         joint, pull = self._components(path, x_t, anchor, t)
         return -(joint.softmax(1)[..., None] * pull).sum(1)
 
     def posterior_mean(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-        """E[x_0 | x_t]: what a network that minimizes the squared error would predict.
-
-        Args:
-            path: the path from x_0 to x_t.
-            x_t: (N, D).
-            anchor: broadcastable to `x_t`.
-            t: times in [0, end].
-
-        Returns:
-            (N, D).
-
-        Raises:
-            ValueError: `x_t` has the wrong shape, or a time is out of range.
-        """
+        """E[x_0 | x_t], (N, D): the prediction with the least squared error; arguments as in `log_density`."""
         joint, pull = self._components(path, x_t, anchor, t)
         back = torch.einsum("kij,nkj->nki", self.covariances, pull)
         means = self.means + broadcast(path.signal(t), back) * back
@@ -153,16 +110,5 @@ class GaussianMixture:
 
 
 def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
-    """A Gaussian prior: a mixture of one.
-
-    Args:
-        mean: (D,).
-        covariance: (D, D), as in `GaussianMixture`.
-
-    Returns:
-        The prior.
-
-    Raises:
-        ValueError: shapes do not match, or the covariance is not symmetric and positive definite.
-    """
+    """A Gaussian prior: a mixture of one, with a mean (D,) and a covariance (D, D) as in `GaussianMixture`."""
     return GaussianMixture(mean.new_ones(1), mean[None], covariance[None])

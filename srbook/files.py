@@ -35,10 +35,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write a safetensors file atomically; tensors are copied to the CPU, and those that share memory are parted.
+    """Write a safetensors file atomically. A full disk, for example, is an OSError.
 
-    Raises:
-        OSError: the file system refuses, for example because the disk is full.
+    Tensors are copied to the CPU. Those that share memory are stored each.
     """
     path = Path(path)
     parted: dict[str, Tensor] = {}
@@ -62,8 +61,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: tensors by name, and its metadata.
 
-    The tensors own their memory. In a mapped file they would lie at any address, and products of matrices choose their
-    kernels, and so their rounding, by it.
+    The tensors own their memory. In a mapped file they could lie at any address, on which matrix products depend for
+    their choice of kernels and so for their rounding.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -17,11 +17,8 @@ class Frozen(nn.Module):
     Its weights follow `.to()`, but are not among `parameters()`, not in the state dict, and so not in averaged weights
     or checkpoints. It stays in evaluation mode. Gradients pass through it to its input.
 
-    The module itself is changed: its parameters become buffers. Call it or its functions as before:
-    `frozen(x)`, `frozen.module.encode(x)`.
-
-    Args:
-        module: taken over.
+    `module` itself is changed: its parameters become buffers. Call it or its functions as before: `frozen(x)`,
+    `frozen.module.encode(x)`.
     """
 
     def __init__(self, module: nn.Module):
@@ -38,8 +35,7 @@ class Frozen(nn.Module):
     def read(cls, module: nn.Module, path: str | Path) -> "Frozen":
         """A frozen part with the weights of a safetensors file. Where the file is absent, the weights are `missing`.
 
-        Raises:
-            ValueError: the file is damaged, or holds the weights of another module.
+        A file that is damaged or holds the weights of another module is a ValueError.
         """
         if not Path(path).is_file():
             return cls(module.to("meta"))
@@ -66,11 +62,7 @@ class Frozen(nn.Module):
         return dict(self.module.named_buffers())
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take other values, as `weights` gave them.
-
-        Raises:
-            ValueError: other names or shapes.
-        """
+        """Take other values, as `weights` gave them; other names or shapes are a ValueError."""
         present = self.weights()
         if present.keys() != weights.keys() or any(present[name].shape != weights[name].shape for name in present):
             raise ValueError("these weights belong to another frozen part: their names or shapes differ")
@@ -92,6 +84,6 @@ class Frozen(nn.Module):
 
 
 def _forget_own_keys(frozen: Frozen, found: Any) -> None:
-    """A batch normalization adds a key of its own to state dicts that lack it, and then finds it unexpected."""
+    """Drop the key that a batch normalization adds to state dicts without it, and then does not expect."""
     own = tuple(f"module.{name}" for name in frozen.weights())
     found.unexpected_keys[:] = [key for key in found.unexpected_keys if not key.endswith(own)]

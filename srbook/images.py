@@ -8,11 +8,7 @@ from torch import Tensor
 
 
 def require_images(image: Tensor, name: str = "image") -> Tensor:
-    """Return `image` unchanged if it keeps the convention, otherwise say what is wrong.
-
-    Args:
-        image: anything that should be a (N, 3, H, W) float tensor with values in [0, 1].
-        name: how the message calls it.
+    """Return `image` unchanged if it keeps the convention, otherwise say what is wrong and call it `name`.
 
     Raises:
         TypeError: not a tensor, or not of floating point type.
@@ -31,11 +27,7 @@ def require_images(image: Tensor, name: str = "image") -> Tensor:
 
 
 def require_one_image(image: Tensor, name: str = "image") -> Tensor:
-    """`require_images` for a batch of one: (1, 3, H, W).
-
-    Raises:
-        TypeError, ValueError: as `require_images`, and for several images.
-    """
+    """`require_images` for a batch of one, (1, 3, H, W); several images are a ValueError, too."""
     if len(require_images(image, name)) != 1:
         raise ValueError(f"{name} must be one image of shape (1, 3, H, W), got a batch of {len(image)}")
     return image
@@ -55,11 +47,7 @@ def round_to_8bit(image: Tensor) -> Tensor:
 
 
 def require_integer_scale(scale: int) -> None:
-    """Refuse a magnification that is not an integer of at least 1.
-
-    Raises:
-        ValueError: says what was given.
-    """
+    """Raise a ValueError for a magnification that is not an integer of at least 1."""
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be an integer of at least 1, got {scale!r}; for other factors use imresize")
 
@@ -67,15 +55,7 @@ def require_integer_scale(scale: int) -> None:
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     """Cut rows at the bottom and columns at the right so that both sides are divisible by `scale`, as test sets do.
 
-    Args:
-        image: (..., H, W).
-        scale: an integer of at least 1.
-
-    Returns:
-        A view (..., H - H % scale, W - W % scale).
-
-    Raises:
-        ValueError: a side is shorter than `scale`, so that nothing would be left.
+    `image` is (..., H, W), and the result a view of it. A side shorter than `scale` is a ValueError.
     """
     require_integer_scale(scale)
     height, width = image.shape[-2:]

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are asked for: what uses one method imports no other."""
+"""Packages whose names are imported when they are asked for, so that using one method imports no other."""
 
 import sys
 from collections import UserDict
@@ -8,12 +8,7 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package that has `__all__`.
-
-    Args:
-        package: its name.
-        homes: the names that it gives, by the module in it that has them.
-    """
+    """`__getattr__` and `__dir__` of a package with `__all__`; `homes` are its modules with the names they give."""
     home = {name: module for module, names in homes.items() for name in names}
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Training objectives: which times of a path a training step looks at, and how wrong a prediction is there."""
+"""Training objectives: which times of a path a training step draws, and the error of a prediction there."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -16,16 +16,12 @@ Spacing = Literal["signal", "power"]
 def draw_steps(
     path: AnchoredPath, count: int, generator: torch.Generator | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """Times drawn uniformly from 1..T, one per image.
+    """Times drawn uniformly from 1..T of a discrete path: (count,) whole numbers, float64.
 
     Args:
         path: a discrete path.
-        count: how many.
         generator: source of the randomness, drawn where it lives; None uses torch's global one.
         device: of the result.
-
-    Returns:
-        (count,) whole numbers, float64.
     """
     source = generator.device if generator is not None else device
     return torch.randint(1, int(path.end) + 1, (count,), generator=generator, device=source).double().to(device)
@@ -39,24 +35,15 @@ def draw_between_steps(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Times between the steps, so that a network meets every noise level: SR3's draw (Saharia et al. 2021).
+    """Times between the steps, so that a network meets every signal: SR3's draw (Saharia et al. 2021).
 
-    A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's
-    program ("signal"), or abar itself is, as in the paper ("power"). The level is returned as the fractional time at
-    which the path has it: abar falls exponentially within a step. Implements :eq:`eq-sr3-level`.
+    A step t is uniform in 1..T. Then sqrt(abar) is uniform between those of t - 1 and t, as in the community's program
+    ("signal"), or abar itself is, as in the paper ("power"). The result is the time in [0, T] at which the path has
+    this signal, (count,) float64: abar falls exponentially within a step. Implements :eq:`eq-sr3-level`.
 
     Args:
-        path: the path whose levels are drawn.
-        count: how many.
-        uniform_in: what is uniform within a step.
-        generator: source of the randomness, drawn where it lives; None uses torch's global one.
-        device: of the result.
-
-    Returns:
-        (count,) times in [0, T], float64.
-
-    Raises:
-        ValueError: unknown spacing.
+        path, count, generator, device: as in `draw_steps`.
+        uniform_in: what is uniform within a step; another word is a ValueError.
     """
     if uniform_in not in get_args(Spacing):
         raise ValueError(f"uniform_in must be one of {', '.join(get_args(Spacing))}, got {uniform_in!r}")
@@ -72,15 +59,11 @@ def draw_between_steps(
 
 
 def time_of_signal(path: DiscreteVP, step: Tensor, log_signal: Tensor) -> Tensor:
-    """The time within a step at which log a_t has a given value.
+    """The times in [step - 1, step] at which log a_t has given values.
 
     Args:
-        path: the path.
         step: (N,) the step, that is its last time, in 1..T.
         log_signal: (N,) log a_t, between its values at the ends of the step.
-
-    Returns:
-        (N,) times in [step - 1, step].
     """
     first, last = path.decay(step - 1), path.decay(step)
     return step - 1 + ((-log_signal - first) / (last - first)).clamp(0, 1)
@@ -98,11 +81,11 @@ def denoising_losses(
     *,
     by_score: bool = False,
 ) -> dict[str, Tensor]:
-    """How far a network's prediction in x_t is from its target, the mean over all values.
+    """The distance between a network's prediction in x_t and its target, the mean over all values.
 
     For "eps" with "l2" and times from `draw_steps` it implements :eq:`eq-simple-loss`, and for "hybrid"
-    :eq:`eq-ecdp-loss`: the sum of the errors of both heads, as ECDP's program trains it (Yuan and Yuan 2024), where the
-    values of an image are added up instead.
+    :eq:`eq-ecdp-loss`: the sum of the errors of both heads (Yuan and Yuan 2024). ECDP's program sums over the values of
+    an image instead.
 
     Args:
         path: makes x_t.
@@ -142,15 +125,8 @@ def score_weights(path: AnchoredPath, t: Time) -> tuple[Tensor, Tensor]:
     """Weights that make squared errors of the noise and of z_0 into squared errors of the score, times sigma^2.
 
     A score from predicted noise is -noise / (sigma s_t); one from a predicted z_0 is (a_t z_0 - z_t) / (sigma s_t^2).
-    So the weights are 1 / s^2 and a^2 / s^4. Both grow without bound as t falls to 0.
-    Implements :eq:`eq-ecdp-weights`.
-
-    Args:
-        path: the path.
-        t: times.
-
-    Returns:
-        Two tensors shaped like `t`, float64: for the noise and for z_0.
+    So the weights are 1 / s^2 for the noise and a^2 / s^4 for z_0, float64 and shaped like `t`. Both grow without bound
+    as t falls to 0. Implements :eq:`eq-ecdp-weights`.
     """
     a, s = path.signal(t), path.level(t)
     return 1 / s.square(), (a / s.square()).square()

@@ -9,8 +9,9 @@ With z = (x - anchor) / sigma, a path says z_t = a_t z_0 + s_t noise. A network 
 * "residual": anchor - x_0 (ResShift's residual);
 * "hybrid": the noise and z_0, side by side in the channels (ECDP's two heads).
 
-`target` says what the network should give; `to_x0` and `to_noise` read what it gave. Each reading is direct, so none
-loses digits on a detour through another kind.
+`target` gives what the network should predict; `to_x0` and `to_noise` read what it predicted. Each reading is direct,
+so none loses digits by going through another kind. An unknown kind is a ValueError, and so is one that needs noise on a
+path without any.
 """
 
 from typing import Literal, get_args
@@ -24,9 +25,9 @@ Kind = Literal["eps", "x0", "v", "score", "residual", "hybrid"]
 
 
 def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Tensor, t: Time) -> Tensor:
-    """What a network of this kind should predict.
+    """What a network of this kind should predict; for "score" it implements :eq:`eq-score-noise`.
 
-    For "score" it implements :eq:`eq-score-noise`.
+    The result is shaped like `x0`, with twice the channels for "hybrid".
 
     Args:
         path: the path that made x_t.
@@ -35,12 +36,6 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
         noise: the standard normal noise in x_t, shaped like `x0`.
         anchor: broadcastable to `x0`.
         t: times; above 0 for "score".
-
-    Returns:
-        Shaped like `x0`; twice the channels for "hybrid".
-
-    Raises:
-        ValueError: the kind is unknown, or needs noise that the path does not have.
     """
     _require_kind(path, kind)
     if kind == "eps":
@@ -58,7 +53,7 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
 
 
 def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-    """Read a prediction as the clean image. Implements :eq:`eq-parametrizations`.
+    """Read a prediction as the clean image, shaped like `x_t`. Implements :eq:`eq-parametrizations`.
 
     For "score" it implements Tweedie's formula, :eq:`eq-tweedie`.
 
@@ -69,12 +64,6 @@ def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: T
         x_t: (N, ...) noisy images.
         anchor: broadcastable to `x_t`.
         t: times; the signal must not have vanished for "eps" and "score".
-
-    Returns:
-        Shaped like `x_t`.
-
-    Raises:
-        ValueError: the kind is unknown, or needs noise that the path does not have.
     """
     _require_kind(path, kind)
     if kind == "x0":
@@ -92,21 +81,11 @@ def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: T
 
 
 def to_noise(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: Tensor, t: Time) -> Tensor:
-    """Read a prediction as the noise in x_t.
+    """Read a prediction as the noise in x_t, shaped like `x_t`; the path's sigma must be positive.
 
     Args:
-        path: the path that made x_t; its sigma must be positive.
-        kind: what `output` is.
-        output: the prediction, shaped like `x_t`; twice the channels for "hybrid", read with lambda = a_t^2.
-        x_t: (N, ...) noisy images.
-        anchor: broadcastable to `x_t`.
+        path, kind, output, x_t, anchor: as in `to_x0`.
         t: times; above 0 for "x0" and "residual".
-
-    Returns:
-        Shaped like `x_t`.
-
-    Raises:
-        ValueError: the kind is unknown, or the path has no noise.
     """
     _require_kind(path, kind)
     if path.sigma == 0:
@@ -141,22 +120,17 @@ def hybrid(
 ) -> tuple[Tensor, Tensor]:
     """ECDP's blend of two heads, one that predicts the noise and one that predicts the clean image.
 
-    Both readings of the pair are averaged: the noise is lambda * (noise head) + (1 - lambda) * (noise that the image
-    head implies), and so is the image. With lambda = a_t^2 on a path with a^2 + s^2 = 1 this is v-prediction with
-    v = a_t noise - s_t z_0, and it stays finite at both ends of time.
-    Implements :eq:`eq-ecdp-hybrid`.
+    The blended noise is lambda * (noise head) + (1 - lambda) * (noise that the image head implies), and the blended
+    image is made in the same way. With lambda = a_t^2 on a path with a^2 + s^2 = 1 this is v-prediction with v = a_t
+    noise - s_t z_0, and it stays finite at both ends of time. Implements :eq:`eq-ecdp-hybrid`. The result is the clean
+    image and the noise, shaped like `x_t`.
 
     Args:
         path: the path that made x_t; its sigma must be positive.
-        noise: prediction of the noise, shaped like `x_t`.
-        x0: prediction of the clean image in the space of the method, shaped like `x_t`.
-        x_t: (N, ...) noisy images.
-        anchor: broadcastable to `x_t`.
+        noise, x0: predictions of the noise and of the clean image in the space of the method, shaped like `x_t`.
+        x_t, anchor: as in `to_x0`.
         t: times above 0.
         weight: lambda in [0, 1], a number or a tensor like `t`; a_t^2 if None, as in the released program.
-
-    Returns:
-        The clean image and the noise that the blend predicts, shaped like `x_t`.
 
     Raises:
         ValueError: the path has no noise, or the weight has the wrong shape.
@@ -170,23 +144,15 @@ def hybrid(
 
 
 def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
-    """The weight of the noise head in `hybrid` that makes the error of the blend least.
+    """The weight of the noise head in `hybrid` that makes the error of the blend least, float64 and shaped like `t`.
 
-    Let the two heads err independently, the image head (z_0 - z_0's prediction) `ratio` times as much as the noise
-    head. Both give an estimate of the noise, the image head's with its error times a_t / s_t. Weights that are
-    inverse to the variances give lambda = a^2 r^2 / (s^2 + a^2 r^2). Heads of equal error, r = 1, give the a^2 of the
-    released program where a^2 + s^2 = 1. Implements :eq:`eq-ecdp-family`.
+    Let the two heads err independently, the image head (in z_0) `ratio` times as much as the noise head. Both give an
+    estimate of the noise; that of the image head has its error times a_t / s_t. Weights inverse to the variances give
+    lambda = a^2 r^2 / (s^2 + a^2 r^2). For r = 1 this is the a^2 of the released program where a^2 + s^2 = 1.
+    Implements :eq:`eq-ecdp-family`.
 
     Args:
-        path: the path.
-        t: times.
-        ratio: r, positive; towards 0 the image head is trusted alone, towards infinity the noise head.
-
-    Returns:
-        The weight in [0, 1], shaped like `t`, float64.
-
-    Raises:
-        ValueError: `ratio` is not a positive number.
+        ratio: r, positive, or a ValueError; towards 0 only the image head counts, towards infinity the noise head.
     """
     if not 0 < ratio < float("inf"):
         raise ValueError(f"ratio must be a positive number, got {ratio}; use one head alone with weight 0 or 1")

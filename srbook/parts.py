@@ -1,7 +1,7 @@
 """The packages that srbook uses, and what to do when one is missing.
 
 Some packages come with an extra, for example `pip install "srbook[train]"`. Code that needs one of them imports it by
-`require`, so that whoever lacks it learns which extra brings it.
+`require`, whose error names the extra that brings it.
 """
 
 from dataclasses import dataclass
@@ -52,10 +52,7 @@ PARTS = (
 
 
 def require(module: str) -> ModuleType:
-    """Import one of the `PARTS` that an extra brings.
-
-    Args:
-        module: its import name.
+    """Import one of the `PARTS` that an extra brings, by its import name.
 
     Raises:
         ModuleNotFoundError: it, or a package that it imports, is not installed; names the extra.

@@ -4,8 +4,8 @@ In the space of a method,
 
     x_t = anchor + a_t (x_0 - anchor) + sigma * s_t * noise
 
-with a signal a_t that falls from 1 and a noise level s_t that grows from 0. The marginal alone does not fix the way
-back, so a path also has a transition multiplier m(t|s): Cov(x_s, x_t | x_0) = m s_s^2 sigma^2.
+with a signal a_t that falls from 1 and a level s_t that grows from 0. The marginal alone does not fix the way back, so
+a path also has a transition multiplier m(t|s): Cov(x_s, x_t | x_0) = m s_s^2 sigma^2.
 
 Discrete paths count t = 1..T, and t = 0 is the clean image. Between whole numbers their rates are constant, so each
 chain is a continuous process looked at T times, and has a probability flow.
@@ -27,9 +27,6 @@ def broadcast(value: Tensor, image: Tensor) -> Tensor:
     Args:
         value: shape () for the whole batch, or (N,) with one entry per image; another shape is a ValueError.
         image: (N, ...).
-
-    Returns:
-        Shape () or (N, 1, ..., 1).
     """
     if value.ndim == 0:
         return value.to(image)
@@ -41,10 +38,11 @@ def broadcast(value: Tensor, image: Tensor) -> Tensor:
 
 
 class AnchoredPath(ABC):
-    """What all paths share. A subclass gives six functions of time; everything else follows from them.
+    """What all paths share. A subclass gives six functions of time, from which everything else follows.
 
-    Times are numbers, or tensors of shape () or (N,); another shape or a time outside of the path is a ValueError.
-    Coefficients are float64 tensors shaped like the time; results with images have the type and device of the image.
+    Times are numbers, or tensors of shape () or (N,). Coefficients are float64 tensors shaped like the time; results
+    with images have the type and device of the image. Another shape of a time is a ValueError, and so are a time
+    outside of the path and a constructor's argument out of range.
 
     Attributes:
         sigma: standard deviation of the noise where s_t = 1, in the units of the space; 0 for no noise.
@@ -63,7 +61,7 @@ class AnchoredPath(ABC):
 
     @abstractmethod
     def level(self, t: Time) -> Tensor:
-        """The noise level s_t: 0 at t = 0, growing."""
+        """The level s_t: 0 at t = 0, growing."""
 
     @abstractmethod
     def transition(self, t: Time, s: Time) -> Tensor:
@@ -86,17 +84,9 @@ class AnchoredPath(ABC):
         return self.sigma * (self.variance_rate(t) + 2 * self.decay_rate(t) * self.level(t).square()).sqrt()
 
     def times(self, steps: int, last: float = 0.0) -> list[float]:
-        """Evenly spaced times from `end` down to `last`, for samplers.
+        """`steps` + 1 evenly spaced times from `end` down to `last`, for samplers.
 
-        Args:
-            steps: number of steps between them, at least 1.
-            last: the time to stop at, from 0 to below `end`. The probability flow must stop above 0.
-
-        Returns:
-            `steps` + 1 falling times.
-
-        Raises:
-            ValueError: an argument is out of range.
+        `steps` is at least 1, and `last` from 0 to below `end`. The probability flow must stop above 0.
         """
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
@@ -111,36 +101,27 @@ class AnchoredPath(ABC):
         return (x - anchor) / self.sigma
 
     def marginal(self, x0: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of x_t given the clean image.
+        """Mean and standard deviation of x_t given the clean image, shaped like `x0`, and () or (N, 1, ...).
 
         Args:
             x0: (N, ...) clean images in the space of the method.
             anchor: the point that the path fades to, broadcastable to `x0`.
             t: times in [0, end].
-
-        Returns:
-            The mean, shaped like `x0`, and the standard deviation, shape () or (N, 1, ...).
         """
         return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.sigma * self.level(t), x0)
 
     def perturb(self, x0: Tensor, anchor: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t made from the clean image and standard normal noise. Implements :eq:`eq-anchored-path`.
+        """x_t made from the clean image and standard normal noise shaped like it. Implements :eq:`eq-anchored-path`.
 
-        Args:
-            x0, anchor, t: as in `marginal`.
-            noise: shaped like `x0`.
+        The other arguments are as in `marginal`.
         """
         mean, std = self.marginal(x0, anchor, t)
         return mean + std * noise
 
     def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
-        """Where sampling starts: the anchor with the noise of the last time.
+        """Where sampling starts: the anchor with standard normal `noise` (N, ...) at the level of the last time.
 
         The marginal there has the mean anchor + a_T (x_0 - anchor); the part that a sampler cannot know is left out.
-
-        Args:
-            anchor: broadcastable to `noise`.
-            noise: (N, ...) standard normal.
         """
         return anchor + broadcast(self.sigma * self.level(self.end), noise) * noise
 
@@ -149,26 +130,19 @@ class AnchoredPath(ABC):
     ) -> tuple[Tensor, Tensor]:
         """One step back, from time t to s: mean and standard deviation of x_s given x_t and the clean image.
 
-        Implements :eq:`eq-one-step`.
-        With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is
-        anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and the standard deviation sigma * zeta. Every eta keeps
-        the marginals. At eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and
-        Abbeel 2020), of ResShift (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is
-        DDIM's (Song, Meng, and Ermon 2021) and that of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
+        Implements :eq:`eq-one-step`. With r = (x_t - anchor - a_t (x0 - anchor)) / s_t and
+        zeta = eta s_s sqrt(1 - m^2 s_s^2 / s_t^2), the mean is anchor + a_s (x0 - anchor) + sqrt(s_s^2 - zeta^2) r and
+        the standard deviation sigma * zeta. Their shapes are those of `marginal`. Every eta keeps the marginals. At
+        eta = 1 this is the posterior of the process: the step of DDPM and SR3 (Ho, Jain, and Abbeel 2020), of ResShift
+        (Yue et al. 2023), and the optimal one of IR-SDE (Luo et al. 2023). At eta = 0 it is DDIM's (Song, Meng, and
+        Ermon 2021) and that of SinSR's teacher. At sigma = 0 it is DeltaDiff's.
 
         Args:
             x_t: (N, ...) images at time t.
             x0: clean images or their prediction, shaped like `x_t`.
             anchor: broadcastable to `x_t`.
-            t: times in (0, end].
-            s: times in [0, t).
-            eta: share of fresh noise, in [0, 1].
-
-        Returns:
-            The mean, shaped like `x_t`, and the standard deviation, shape () or (N, 1, ...).
-
-        Raises:
-            ValueError: `eta` or a time is out of range.
+            t, s: times in (0, end] and in [0, t).
+            eta: share of fresh noise, in [0, 1]; beyond, a ValueError.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is deterministic, 1 the posterior")
@@ -188,11 +162,7 @@ class AnchoredPath(ABC):
         """dx/dt of the probability flow, when `x0` is the prediction of the clean image from x_t.
 
         The derivative of the marginal at fixed noise (Song et al. 2021): :eq:`eq-velocity`. It has no value at t = 0,
-        where the noise level starts like sqrt(t).
-
-        Args:
-            x_t, x0, anchor: as in `posterior`.
-            t: times in (0, end].
+        where the level starts like sqrt(t). Arguments are as in `posterior`.
         """
         t = self._moment(t)
         if t.device.type == "cpu" and not bool((t > 0).all()):
@@ -244,9 +214,6 @@ class ContinuousVP(_Decaying):
         beta_min: rate at t = 0, positive.
         beta_max: rate at t = 1, at least `beta_min`.
         sigma: 0.2 in ECDP, with images in [0, 1].
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, sigma: float = 1.0):
@@ -310,15 +277,12 @@ class _SteppedDecay(_Stepped, _Decaying):
 class DiscreteVP(_SteppedDecay):
     """DDPM's chain (Ho, Jain, and Abbeel 2020): a_t = sqrt(abar_t), s_t = sqrt(1 - abar_t).
 
-    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior`.
-    The path of DDPM, SR3, SRDiff, ResDiff, and ESRDF; they differ in the anchor, sigma, and the betas.
+    Implements :eq:`eq-ddpm-marginal` and, with `posterior`, :eq:`eq-ddpm-posterior`. The path of DDPM, SR3, SRDiff,
+    ResDiff, and ESRDF; they differ in the anchor, sigma, and the betas.
 
     Args:
         betas: (T,) variances of the steps, strictly between 0 and 1.
         sigma: 1 in images from -1 to 1, so 0.5 in images from 0 to 1.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(self, betas: Tensor, sigma: float = 1.0):
@@ -334,9 +298,6 @@ class MeanReverting(_SteppedDecay):
     Args:
         thetas: (T,) reversion in each step, theta_t dt, positive.
         sigma: lambda of the paper; 30/255 in the released super-resolution, with images in [0, 1].
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(self, thetas: Tensor, sigma: float = 30 / 255):
@@ -347,16 +308,11 @@ class MeanReverting(_SteppedDecay):
 
 
 class ResidualShift(_Stepped):
-    """ResShift's path (Yue et al. 2023): a_t = 1 - eta_t, s_t = sqrt(eta_t), and noise that is never forgotten, m = 1.
-
-    With kappa = 0 it is DeltaDiff's.
+    """ResShift's path (Yue et al. 2023), or DeltaDiff's with kappa = 0: a_t = 1 - eta_t, s_t = sqrt(eta_t), and m = 1.
 
     Args:
         sqrt_etas: (T,) square roots of the shares, strictly increasing, above 0 and at most 1.
         kappa: sigma, in the units of the latent; 2 in the released configurations.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(self, sqrt_etas: Tensor, kappa: float = 2.0):

@@ -1,4 +1,4 @@
-"""One progress display: a bar where someone watches, plain lines where the output is kept in a page."""
+"""One progress display: a bar in a terminal or notebook, plain lines where the output is kept in a page."""
 
 import os
 import time
@@ -6,10 +6,7 @@ from types import TracebackType
 
 
 def is_static() -> bool:
-    """Whether output goes into a page, without a kernel or a terminal (`SRBOOK_STATIC=1`).
-
-    The build of the book and nbval set it for the kernels they start.
-    """
+    """Whether output goes into a page, without a kernel or a terminal: `SRBOOK_STATIC=1`, as in the book's build."""
     return os.environ.get("SRBOOK_STATIC") == "1"
 
 
@@ -20,7 +17,7 @@ class Progress:
 
     Args:
         total: number of updates at the end.
-        description: what is being done.
+        description: what the loop does.
         unit: what one update is.
         initial: updates done before, in a resumed loop.
         enabled: False shows nothing.

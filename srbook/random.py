@@ -1,4 +1,4 @@
-"""Noise that a generator draws, and generators that a key fixes."""
+"""Noise drawn from a generator, and generators made from a key."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
 def keyed(*key: int) -> torch.Generator:
     """A fresh generator on the CPU for a key of whole numbers of at least 0, such as (seed, batch, position).
 
-    What it draws depends on the key alone, so nothing has to be stored to go on exactly.
+    Its numbers depend on the key alone, so nothing has to be stored to resume exactly.
     """
-    sequence = np.random.SeedSequence((len(key), *key))  # which itself takes (3, 7) and (3, 7, 0) for the same
+    sequence = np.random.SeedSequence((len(key), *key))  # alone it would not tell (3, 7) from (3, 7, 0)
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

@@ -60,14 +60,11 @@ def trained() -> list[str]:
 
 
 def read_preset(name: str) -> Preset:
-    """The preset of that name, with all that it extends.
-
-    Args:
-        name: from `presets()`, or the path of a `.yaml` file of your own.
+    """The preset of a name from `presets()`, or of a `.yaml` file of your own, with all that it extends.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such preset, and the message lists those that exist; or what it says does not fit together.
+        ValueError: no such preset (the message lists those that exist), or contents that do not fit together.
     """
     preset = Preset(name=Path(name).stem, **_contents(name))
     try:
@@ -108,8 +105,7 @@ def begin_from(method: Method, preset: Preset) -> None:
 def recipe(name: str) -> dict[str, Any]:
     """How shipped weights were made and what they reach: data, settings, machine, hours, quality with its protocol.
 
-    Raises:
-        ValueError: no recipe of that name.
+    A name without a recipe is a ValueError.
     """
     if not (_WEIGHTS / f"{name}.json").is_file():
         raise ValueError(f"no recipe for {name!r}; weights ship for {', '.join(trained())}")
@@ -121,8 +117,8 @@ def build(preset: str, **overrides: Any) -> Method:
 
     Args:
         preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
-        overrides: replace arguments of the method; dicts are merged, so
-            `build("rrdb", scale=2, network={"blocks": 4})` keeps the other arguments of the network.
+        overrides: replace arguments of the method; dicts are merged, so `build("rrdb", scale=2, network={"blocks": 4})`
+            keeps the other arguments of the network.
 
     Raises:
         ValueError: unknown preset or argument.
@@ -138,9 +134,8 @@ def build(preset: str, **overrides: Any) -> Method:
 def load(checkpoint_or_name: str | Path) -> Method:
     """A method with trained weights, in evaluation mode on the CPU.
 
-    Args:
-        checkpoint_or_name: a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
-            weights ship with the package (`srbook.registry.trained()`).
+    `checkpoint_or_name` is a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
+    weights ship with the package (`srbook.registry.trained()`).
 
     Raises:
         FileNotFoundError: neither such a file nor shipped weights of that name.
@@ -204,7 +199,7 @@ def _construct(kind: str, arguments: dict[str, Any]) -> Method:
 
 
 def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a preset's file says, on top of what it extends; `heirs` are the presets that led here."""
+    """A preset's contents, merged into those of the preset that it extends; `heirs` are the presets that led here."""
     if name in heirs:
         raise ValueError(f"presets extend each other in a circle: {' -> '.join((*heirs, name))}")
     if Path(name).suffix in (".yaml", ".yml"):

@@ -1,7 +1,8 @@
 """Ways back from noise to an image: pure functions over an anchored path and a denoiser.
 
-A denoiser is a function `denoise(x_t, t) -> x_0` in the space of a method; t has shape (N,) and the type of
-x_t. Every call counts as one network evaluation. Gradients flow unless the caller turns them off.
+A denoiser is a function `denoise(x_t, t) -> x_0` in the space of a method; t has shape (N,) and the type of x_t. Every
+call counts as one network evaluation. Gradients flow unless the caller turns them off. Samplers return the state at the
+last time, and raise a ValueError if the times do not fall, leave the path, or are too few.
 """
 
 import math
@@ -52,15 +53,14 @@ def ancestral(
 ) -> SampleResult:
     """Step back through `times` with `AnchoredPath.posterior`, one evaluation each.
 
-    At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift; at eta = 0 it is DDIM and the
-    teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is
-    :eq:`eq-one-step`; on DDPM's path it implements :eq:`eq-ddpm-sampler`, and with SR3's
-    clipped prediction :eq:`eq-sr3-sampler`.
+    At eta = 1 this is the sampler of DDPM, SR3, SRDiff, ResDiff, ESRDF, and ResShift. At eta = 0 it is DDIM and the
+    teacher of SinSR, and draws nothing. Any subset of the times of a path is allowed. The step is :eq:`eq-one-step`; on
+    DDPM's path it implements :eq:`eq-ddpm-sampler`, and with SR3's clipped prediction :eq:`eq-sr3-sampler`.
 
-    DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" is the
-    right one if the clean images were a single point, "forward" if they were standard normal. "forward" is the variance
-    of the way out, sigma^2 (s_t^2 - m(t|s)^2 s_s^2): beta_t in DDPM's whole steps, and the choice of SR3's paper. The
-    smaller the steps, the less they differ.
+    DDPM (Ho, Jain, and Abbeel 2020, section 3.2) names two variances for the fresh noise of a step. "posterior" would
+    be right if the clean images were a single point, and "forward" if they were standard normal. "forward" is the
+    variance of the forward step, sigma^2 (s_t^2 - m(t|s)^2 s_s^2): it is beta_t in DDPM's whole steps, and SR3's paper
+    takes it. The smaller the steps, the less they differ.
 
     Args:
         path: the path to walk back.
@@ -73,12 +73,8 @@ def ancestral(
         generator: source of the noise; None uses torch's global one.
         keep: keep the state at every time.
 
-    Returns:
-        The state at the last time; nfe is the number of steps.
-
     Raises:
-        ValueError: `times` do not fall, leave the path, or are too few; `eta` is out of range; or `variance` is
-            unknown or does not go with `eta`.
+        ValueError: `times` or `eta` is out of range, or `variance` is unknown or does not go with `eta`.
     """
     if variance not in get_args(Variance):
         raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
@@ -111,47 +107,41 @@ def probability_flow(
 ) -> SampleResult:
     """Solve dx/dt = `AnchoredPath.velocity` down the given times: deterministic (Song et al. 2021).
 
-    Implements :eq:`eq-probability-flow`, and its gradients by :eq:`eq-quality-adjoint` and
-    :eq:`eq-quality-gradient`.
+    Implements :eq:`eq-probability-flow`, and its gradients by :eq:`eq-quality-adjoint` and :eq:`eq-quality-gradient`.
 
     With "euler", "heun", or "rk4" the steps go from time to time, and the error falls with the first, second, or fourth
     power of the step where the rates of the path are smooth. On discrete paths, whole times keep every step inside a
     smooth piece.
 
-    "dopri5" chooses its own steps between the first and the last time: Dormand and Prince's pair of orders 5 and 4, in
-    torchdiffeq. It estimates its error in each step and repeats a step where the root mean square of
-    error / (atol + rtol |x|), over the whole batch, is above 1: :eq:`eq-quality-tolerance`. So all images
-    of a batch share their steps, and an image alone may take others. The tolerance bounds the error of a step, not of
-    the end. Discrete paths work, but their rates are constant between whole numbers and jump there. The steps meet
-    these kinks, and the estimate misses a part of them: with 200 steps an error of about 2e-3 stays however tight the
-    tolerance, while the evaluations soar.
-    To be exact on a discrete path, take "rk4" at whole times.
+    "dopri5" (Dormand and Prince's pair of orders 5 and 4, in torchdiffeq) chooses its own steps between the first and
+    the last time. It repeats a step where the root mean square of estimated error / (atol + rtol |x|), over the whole
+    batch, is above 1: :eq:`eq-quality-tolerance`. So all images of a batch share their steps, and an image alone may
+    take others. The tolerance bounds the error of a step, not of the end. On discrete paths the rates jump at whole
+    numbers, and the estimate misses a part of these jumps: with 200 steps an error of about 2e-3 stays however tight
+    the tolerance, while the number of evaluations grows. Take "rk4" at whole times there.
 
-    Gradients come by back-propagation through the steps, which keeps what the network computed in every one of them.
-    With `adjoint`, they come from a second equation instead, solved from the last time back to the first together
-    with the flow (Chen et al. 2018): the memory does not grow with the steps, at the price of evaluating the network
-    again, and of an error of the order of the tolerance.
+    Gradients come by back-propagation through the steps, which keeps the network's features of every step in memory.
+    With `adjoint`, a second equation gives them, solved from the last time back to the first together with the flow
+    (Chen et al. 2018). Then the memory does not grow with the steps, but the network is evaluated again, and the
+    gradients have an error of the order of the tolerance.
 
     Args:
-        path: the path to walk back.
-        denoise: predicts the clean image.
-        x: (N, ...) state at `times[0]`.
-        anchor: broadcastable to `x`.
+        path, denoise, x, anchor: as in `ancestral`.
         times: falling, at least two, all above 0, where the velocity has no value: `path.times(steps, last=...)`.
         solver: "euler", "heun", or "rk4" with 1, 2, or 4 evaluations a step; or "dopri5".
         rtol: relative tolerance of "dopri5", positive; the other solvers do not use it.
         atol: absolute tolerance of "dopri5", in units of the space, positive.
         keep: keep the state at every time. Those of "dopri5" are interpolated inside its steps.
-        adjoint: every tensor inside `denoise` that shall get a gradient, leaves or not; only with "dopri5". What is
-            not among them, the anchor included, gets none; `x` always does. None may be computed from another, or the
-            other gets its part twice. The tolerances of the way back are meant for a loss that is a mean over values.
+        adjoint: every tensor inside `denoise` that shall get a gradient, leaves or not; only with "dopri5". Others, the
+            anchor included, get none; `x` always does. None may be computed from another, or the other gets its part
+            twice. The tolerances of the way back are meant for a loss that is a mean over values.
 
     Returns:
         The state at the last time, which still has the noise of that time; nfe counts every evaluation.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, reach 0, or are too few; the solver is unknown, or is not
-            "dopri5" although `adjoint` is given; or a tolerance is not positive or cannot be met.
+        ValueError: `times` are out of range or reach 0; the solver is unknown, or is not "dopri5" although `adjoint` is
+            given; or a tolerance is not positive or cannot be met.
     """
     if solver not in get_args(Solver):
         raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
@@ -200,19 +190,11 @@ def reverse_sde(
 
     Args:
         path: the path to walk back; its sigma must be positive.
-        denoise: predicts the clean image.
-        x: (N, ...) state at `times[0]`.
-        anchor: broadcastable to `x`.
+        denoise, x, anchor, eta, generator, keep: as in `ancestral`.
         times: falling, at least two. The last may be 0: the equation is evaluated at the start of each step.
-        eta: share of fresh noise, in [0, 1].
-        generator: source of the noise; None uses torch's global one.
-        keep: keep the state at every time.
-
-    Returns:
-        The state at the last time; nfe is the number of steps.
 
     Raises:
-        ValueError: `times` do not fall, leave the path, or are too few; or `eta` or sigma is out of range.
+        ValueError: `times`, `eta`, or sigma is out of range.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is the probability flow, 1 the reverse process")
@@ -231,20 +213,8 @@ def euler_maruyama(
 ) -> tuple[Tensor, Tensor]:
     """One step of `reverse_sde` from time t to s, without its noise; discretizes :eq:`eq-reverse-sde`.
 
-    Args:
-        path: the path; its sigma must be positive.
-        x_t: (N, ...) state at time t.
-        x0: predicted clean images, shaped like `x_t`.
-        anchor: broadcastable to `x_t`.
-        t: time above 0.
-        s: time below t.
-        eta: share of fresh noise, in [0, 1].
-
-    Returns:
-        The mean, shaped like `x_t`, and the standard deviation eta g_t sqrt(t - s), shape ().
-
-    Raises:
-        ValueError: a time is out of range.
+    The result is the mean, shaped like `x_t`, and the standard deviation eta g_t sqrt(t - s), shape (). t is above 0
+    and above s; x_t, x0, and anchor are as in `AnchoredPath.posterior`, and eta as in `reverse_sde`.
     """
     mean, std = path.marginal(x0, anchor, t)
     score = (mean - x_t) / std.square()
@@ -308,7 +278,7 @@ def _dormand_prince(
             states = odeint(counted, x, grid, **settings)
         else:
             inside = tuple(tensor for tensor in adjoint if tensor.requires_grad)
-            gradient = rtol / x.numel()  # the absolute tolerance of what the gradient of a mean consists of
+            gradient = rtol / x.numel()  # absolute tolerance for the parts of the gradient of a mean
             back = [x.new_tensor(tolerance) for tolerance in (atol, atol, gradient, *[gradient] * len(inside))]
             states = odeint_adjoint(
                 counted,

@@ -1,6 +1,7 @@
-"""Schedules: how signal fades and noise grows. Plain functions that give float64 tables on the CPU, one entry per step.
+"""Schedules: how signal fades and noise grows, as float64 tables (T,) on the CPU, or as functions of continuous time.
 
-Entry t - 1 of a table belongs to time t = 1..T; time 0 is the clean image and has no entry.
+Entry t - 1 of a table belongs to time t = 1..T; time 0 is the clean image and has no entry. `steps` is T. An argument
+of a table that is out of its range is a ValueError.
 """
 
 import math
@@ -15,19 +16,13 @@ ThetaShape = Literal["cosine", "linear", "constant"]
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """Variances beta_t of the noise added at each step, evenly spaced (Ho, Jain, and Abbeel 2020).
 
-    Implements the schedule of :eq:`eq-ddpm-forward`.
-    DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has 2000, and ResDiff's 1000, from 1e-6 to 1e-2.
+    Implements the schedule of :eq:`eq-ddpm-forward`. DDPM has 1000 steps from 1e-4 to 0.02. SR3's released code has
+    2000, and ResDiff's 1000, from 1e-6 to 1e-2.
 
     Args:
-        steps: the number of steps T, at least 1.
+        steps: T, at least 1.
         start: beta_1.
         end: beta_T; both lie strictly between 0 and 1.
-
-    Returns:
-        (T,) float64.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
     _require_steps(steps, 1)
     _require_open_unit(start=start, end=end)
@@ -41,15 +36,9 @@ def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tenso
     :eq:`eq-cosine-schedule`.
 
     Args:
-        steps: the number of steps T, at least 1.
+        steps: T, at least 1.
         s: offset that keeps the first betas from vanishing, not negative.
         max_beta: cap, strictly between 0 and 1. It acts on beta_T only, which would be 1.
-
-    Returns:
-        (T,) float64.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
     _require_steps(steps, 1)
     _require_open_unit(max_beta=max_beta)
@@ -65,22 +54,16 @@ def resshift_sqrt_etas(
 ) -> Tensor:
     """Square roots of ResShift's shares eta_t of the residual, geometric in a warped time (Yue et al. 2023).
 
-    sqrt(eta_t) = sqrt(eta_1)^(1 - u) * sqrt(eta_T)^u with u = ((t - 1) / (T - 1))^power and
+    sqrt(eta_t) = sqrt(eta_1)^(1 - u) * sqrt(eta_T)^u grows with u = ((t - 1) / (T - 1))^power, from
     sqrt(eta_1) = min(min_noise_level / kappa, min_noise_level). The released configurations call `sqrt_eta_end`
     "etas_end": their 0.99 is sqrt(eta_T), so eta_T is 0.9801.
 
     Args:
-        steps: the number of steps T, at least 2.
+        steps: T, at least 2.
         power: how late the shares grow, positive.
-        kappa: noise scale of the path, positive. DeltaDiff has none: give 1, and kappa = 0 to the path.
+        kappa: sigma of the path, positive. DeltaDiff has no noise: give 1 here, and kappa = 0 to the path.
         min_noise_level: standard deviation of the noise at t = 1, positive.
         sqrt_eta_end: sqrt(eta_T), above sqrt(eta_1), at most 1.
-
-    Returns:
-        (T,) float64, increasing.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
     _require_steps(steps, 2)
     for name, value in {"power": power, "kappa": kappa, "min_noise_level": min_noise_level}.items():
@@ -97,21 +80,15 @@ def resshift_sqrt_etas(
 
 
 def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float = 0.005) -> Tensor:
-    """How far IR-SDE reverts to its anchor in each step: theta_t dt (Luo et al. 2023).
+    """How far IR-SDE reverts to its anchor in each step: theta_t dt (Luo et al. 2023). The sum is -log(end).
 
-    The released code has a table theta of T + 1 slots, of which slot 0 belongs to time 0 and only shifts the rest,
-    and a step dt for which the signal exp(-sum theta dt) that is left at T is `end`. Both are one table here.
+    The released code has a table theta with an extra slot for time 0, which only shifts the rest, and a step dt chosen
+    so that the signal exp(-sum theta dt) at time T is `end`. Here both are one table.
 
     Args:
-        steps: the number of steps T, at least 1; 100 in the released code.
-        shape: "cosine", "linear" or "constant".
+        steps: T, at least 1; 100 in the released code.
+        shape: "cosine", "linear", or "constant".
         end: signal left at time T, strictly between 0 and 1.
-
-    Returns:
-        (T,) float64, positive; the sum is -log(end).
-
-    Raises:
-        ValueError: an argument is out of range.
     """
     _require_steps(steps, 1)
     _require_open_unit(end=end)
@@ -132,15 +109,7 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
 def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Rate beta(t) = beta_min + (beta_max - beta_min) t of the variance-preserving SDE (Song et al. 2021).
 
-    Implements the rate in :eq:`eq-vp-sde`.
-
-    Args:
-        t: times in [0, 1], any shape.
-        beta_min: rate at t = 0.
-        beta_max: rate at t = 1.
-
-    Returns:
-        The shape and type of `t`.
+    Implements the rate in :eq:`eq-vp-sde`, for times in [0, 1] of any shape.
     """
     return beta_min + (beta_max - beta_min) * t
 
@@ -148,15 +117,7 @@ def vp_beta(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
 def vp_decay(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
     """Half the integral of `vp_beta` from 0 to t; the signal left at time t is exp(-vp_decay(t)).
 
-    Implements :eq:`eq-vp-signal`.
-
-    Args:
-        t: times in [0, 1], any shape.
-        beta_min: rate at t = 0.
-        beta_max: rate at t = 1.
-
-    Returns:
-        The shape and type of `t`.
+    Implements :eq:`eq-vp-signal`, for times in [0, 1] of any shape.
     """
     return 0.5 * (beta_min + 0.5 * (beta_max - beta_min) * t) * t
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 class TrainingConfig(BaseModel):
     """Everything that decides what a run computes, and how often it reports.
 
-    Together with the data and the fresh weights, `seed` fixes the result: batch i and its noise depend on the seed
-    and on i alone, so a run that was stopped and resumed ends with the same weights as one that was not.
+    Together with the data and the fresh weights, `seed` fixes the result. Batch i and its noise depend on the seed and
+    on i alone, so a run that was stopped and resumed ends with the same weights as one that was not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -51,11 +51,7 @@ class Codec(Protocol):
 
 
 class Latent:
-    """The latent of a codec, which the method keeps as a `srbook.frozen.Frozen` part.
-
-    Args:
-        codec: the module inside of the frozen part.
-    """
+    """The latent of a codec, the module inside of a `srbook.frozen.Frozen` part that the method keeps."""
 
     def __init__(self, codec: Codec):
         self.codec = codec

@@ -1,9 +1,9 @@
 """Upscaling images of any size, piece by piece, without seams and in bounded memory.
 
-A tile is trusted only where its network has seen `overlap` pixels of true surroundings: the outer margin is thrown
-away. What neighboring tiles both know, they share in a smooth cross-fade. So a network whose receptive field
-reaches no further than `overlap` gives exactly the image it would give at once, and any other method (a wide field,
-random samples) has transitions instead of seams.
+A tile counts only where its network has seen `overlap` pixels of true surroundings; its outer margin is dropped. Where
+neighboring tiles overlap, they are blended in a smooth cross-fade. So a network whose receptive field reaches no
+further than `overlap` gives the same image as without tiles, and any other method (a wide field, random samples) has
+transitions instead of seams.
 """
 
 import math
@@ -20,13 +20,8 @@ from srbook.progress import Progress
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First pixel of each tile along one axis: as few tiles as possible, evenly spread, all inside the image.
 
-    Neighbors share at least `3 * overlap` pixels: a margin to discard on either side, and a cross-fade between.
-    An axis no longer than a tile has one tile, the whole axis.
-
-    Args:
-        length: pixels along the axis.
-        tile: pixels along a tile.
-        overlap: margin and cross-fade, in pixels.
+    Neighbors share at least `3 * overlap` pixels: a margin to discard on either side, and a cross-fade between. An axis
+    no longer than a tile has one tile, the whole axis.
     """
     if length <= tile:
         return [0]
@@ -38,12 +33,8 @@ def tile_windows(length: int, tile: int, overlap: int, scale: int) -> Tensor:
     """Weight of each tile at each output pixel of one axis: (tiles, scale * length), float64, columns sum to one.
 
     With R_k a raised cosine that rises from 0 to 1 over `overlap` pixels around the middle of what tiles k - 1 and k
-    share (R_0 = 1), window k is R_k - R_{k+1}. The sum telescopes, and each window vanishes within `overlap` pixels
-    of its tile's inner edges.
-
-    Args:
-        length, tile, overlap: as in `tile_starts`, in input pixels.
-        scale: magnification.
+    share (R_0 = 1), window k is R_k - R_{k+1}. The sum telescopes, and each window vanishes within `overlap` pixels of
+    its tile's inner edges. Lengths are as in `tile_starts`, in input pixels.
     """
     starts = tile_starts(length, tile, overlap)
     centers = (torch.arange(scale * length, dtype=torch.float64) + 0.5) / scale
@@ -71,20 +62,19 @@ def upscale_tiled(
 ) -> Tensor:
     """Upscale an image of any size by tiles; memory is that of the result plus one tile.
 
-    All tiles have one size, `tile` or the image's where that is smaller; at the borders they are moved inside.
-    Where the method is random, neighboring tiles are different samples: the cross-fade hides the transition, at the
-    price of some blur in it.
+    All tiles have one size, `tile` or the image's where that is smaller; at the borders they are moved inside. Where
+    the method is random, neighboring tiles are different samples. The cross-fade hides the transition, and blurs it a
+    little.
 
     Args:
         method: runs on the device of its parameters.
         image: (N, 3, H, W) in [0, 1]; any H, W of at least 1.
         tile: side of a tile in input pixels; memory grows with its square.
-        overlap: input pixels of surroundings that a tile must have seen where it counts, and width of the
-            cross-fade. The result equals the whole image's when the receptive field reaches no further than this.
+        overlap: input pixels of surroundings that a tile must have seen where it counts, and width of the cross-fade.
             None takes 16, or an eighth of a smaller tile.
         steps, generator: as in `Method.upscale`.
-        progress: what a progress display is called; None shows none. It counts tiles, or the sampling steps of an
-            image of one tile.
+        progress: what a progress display is called; None shows none. It counts tiles, or the sampling steps of an image
+            of one tile.
 
     Returns:
         (N, 3, sH, sW) float32 in [0, 1], on the device of `image`.

@@ -31,9 +31,6 @@ def import_torchvision() -> ModuleType:
     With the declarations in place, models, weights, and transforms work, forward and backward. Calling
     `torchvision.ops.nms` still fails, because a declaration has no kernel behind it. A `UserWarning` says so.
 
-    Returns:
-        The module `torchvision`.
-
     Raises:
         ImportError: torchvision is not installed, or cannot be imported even with the declarations.
         RuntimeError: torchvision's own error, if it is not the missing operator.

@@ -1,4 +1,4 @@
-"""What a training step does: one turn for most methods, two for a generator and a discriminator."""
+"""The turns of a training step: one for most methods, two for a generator and a discriminator."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor, torch.Generator | None], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Turn:
-    """A loss and what it trains; each turn of a step has an optimizer of its own.
+    """A loss and the weights that it trains; each turn of a step has an optimizer of its own.
 
     Attributes:
         name: in the log and in checkpoints, such as "discriminator".
@@ -46,7 +46,7 @@ class Trainable(Protocol):
     stage: str
 
     def begin(self, stage: str) -> None:
-        """Enter a stage: what it trains requires gradients, and nothing else."""
+        """Enter a stage: only the weights that it trains require gradients."""
 
     def turns(self) -> Sequence[Turn]:
         """The turns of a step in the present stage, in order."""

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Parameters of glibc's mallopt (malloc.h). Its thresholds grow by themselves: a freed block of up to 32 MiB raises the
-# one of mapping to its size and the one of trimming to twice that. Once set they stay, so the usual ones are the ends.
+# Parameters of glibc's mallopt (malloc.h). By itself glibc raises its thresholds: a freed block of up to 32 MiB raises
+# that of mapping to its size and that of trimming to twice that. Once set they stay, so _USUAL has the highest values.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
@@ -17,17 +17,16 @@ _depth = 0
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Reuse freed memory of the CPU instead of giving it back to the system at once; in the end, give it back.
+    """Reuse freed memory of the CPU within this context, and give it back to the system at its end.
 
     A step of training or sampling allocates the same large tensors as the step before it. glibc maps every block of
     more than 32 MiB anew and unmaps it when it is freed, and the kernel clears each page again: up to a twentieth of a
     step. In this context large blocks come from the heap, and the heap does not shrink.
 
     It changes the allocator of the whole process, so `Trainer.fit` and `Method.upscale` leave it to the program that
-    calls them; `srbook train` and `srbook upscale` use it. Contexts may be nested and may overlap in threads; the last
-    one to end gives the memory back, but for what lies below a small block that lives on. Nothing happens without
-    glibc, or where the environment sets its allocator already (`GLIBC_TUNABLES`, or a variable like
-    `MALLOC_TRIM_THRESHOLD_`).
+    calls them; `srbook train` and `srbook upscale` use it. Contexts may be nested and may overlap in threads. The last
+    one to end gives the memory back, except what lies below a small block still in use. Nothing happens without glibc,
+    or where the environment sets its allocator already (`GLIBC_TUNABLES`, or a variable like `MALLOC_TRIM_THRESHOLD_`).
     """
     global _depth
     with _lock:

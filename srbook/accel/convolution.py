@@ -15,11 +15,12 @@ POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
 class FastConvolution(nn.Conv2d):
     """A 3x3 convolution of 128 and more channels by Winograd's algorithm, in float32 (Lavin and Gray, 2016).
 
-    m outputs of a filter w of three weights see m + 2 pixels d. Let A, B and C evaluate polynomials of m, 3 and m + 2
-    coefficients at m + 2 points. A^T ((B w) * (C^-T d)) are the outputs, for m + 2 products instead of 3m; along both
-    axes for (m + 2)^2 instead of 9m^2. The sum over input channels is taken before A, so that the transformations cost
-    little. Tiles of 4x4 outputs take 2.25 products per output and round seven times as coarsely as the direct way.
-    Tiles of 2x2 take 4, round twice as coarsely, and suit small images, which the transformed weights outweigh.
+    m outputs of a filter w of three weights depend on m + 2 pixels d. Let A, B and C evaluate polynomials of m, 3 and
+    m + 2 coefficients at m + 2 points. A^T ((B w) * (C^-T d)) are the outputs, for m + 2 products instead of 3m; along
+    both axes for (m + 2)^2 instead of 9m^2. The sum over input channels is taken before A, so that the transformations
+    cost little. Tiles of 4x4 outputs take 2.25 products per output, and their rounding errors are seven times those of
+    the direct way. Tiles of 2x2 take 4 products, with twice the rounding errors. They suit small images, where the
+    transformed weights are larger than the image.
 
     Measured on an AMD EPYC (AVX-512, one core), channels last: without it a training step of sr3-16-128 takes 1.21
     times as long, one of ecdp-div2k 1.15 times, and an evaluation of either 1.04 times. On an Intel Xeon (AMX) these

@@ -10,10 +10,10 @@ _ALL = ("AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16", "AVX10_1_512_AMX", "AVX10_1_5
 
 
 def bf16_units(device: torch.device) -> str:
-    """What makes bfloat16 fast on a device, empty where nothing does and bfloat16 is slower than float32.
+    """What makes bfloat16 fast on a device; empty where bfloat16 is slower than float32.
 
     On CPUs "AMX" (matrix units) or "AVX512-BF16" (vector instructions), unless `ONEDNN_MAX_CPU_ISA` forbids oneDNN to
-    use them; "tensor cores" on NVIDIA GPUs from Ampere on. A torch older than 2.10 does not tell what the CPU has.
+    use them; "tensor cores" on NVIDIA GPUs from Ampere on. torch older than 2.10 does not report what a CPU has.
     """
     if device.type == "cuda":
         return "tensor cores" if torch.cuda.get_device_capability(device) >= (8, 0) else ""

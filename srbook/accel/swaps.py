@@ -15,11 +15,10 @@ def accelerate(module: nn.Module, device: torch.device | str) -> None:
     """Swap the layers of `module` that have a faster equal on a device, such as "cpu"; elsewhere nothing happens.
 
     Only the class of a layer changes. It stays the same object, with its parameters, hooks, and names in the state
-    dict, so optimizers, checkpoints, and copies do not notice. Results differ by rounding. On another device or in
-    another number format a swapped layer computes as the plain one. Layers of other classes, such as parametrized
-    ones, are left alone; to swap again costs nothing.
-
-    Gradients of swapped layers cannot be differentiated again; `restore` brings the plain ones back.
+    dict, so optimizers, checkpoints, and copies are not affected. Results differ by rounding. On another device or in
+    another number format a swapped layer computes as the plain one. Layers of other classes, such as parametrized ones,
+    are left alone, and a second call changes nothing. Gradients of swapped layers cannot be differentiated again;
+    `restore` brings the plain ones back.
     """
     for layer in module.modules():
         for fast in SWAPS.get(torch.device(device).type, ()):

@@ -1,4 +1,4 @@
-"""What the command line does with errors: one clear line, and an exit status."""
+"""How the command line reports errors: in one clear line, with an exit status."""
 
 import errno
 import sys
@@ -14,8 +14,8 @@ EXPECTED = (ValueError, FloatingPointError, OSError, ImportError, MemoryError)
 class Commands(TyperGroup):
     """The group of all commands: turns expected errors into one line on stderr, and Ctrl-C into status 130.
 
-    `--debug` may stand anywhere on the line, and lets the traceback through. So does any error that is not expected:
-    it is a bug, and its traceback is what a report needs.
+    `--debug` may stand anywhere on the line, and shows the traceback. An error that is not expected is a bug, and
+    always shows its traceback for the report.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -60,10 +60,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """An error as one line.
-
-    Messages of our own are sentences already; those of the operating system and of pydantic are put in order.
-    """
+    """An error as one line: our own messages as they are, those of the operating system and of pydantic rewritten."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p['input']!r}" for p in error.errors())

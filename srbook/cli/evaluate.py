@@ -116,11 +116,7 @@ def _about(metric: "Metric") -> str:
 
 
 def _description(text: str) -> str | dict[str, Any]:
-    """A degradation as YAML writes it.
-
-    Raises:
-        ValueError: neither a name nor a mapping.
-    """
+    """A degradation as YAML writes it: a name or a mapping, or a ValueError."""
     import yaml
 
     try:

@@ -12,11 +12,7 @@ VALIDATION_IMAGES = 5
 
 
 def open_training_images(data: str) -> ImageFolder:
-    """What `--data` names for training.
-
-    Raises:
-        FileNotFoundError: neither a folder nor a set that is there.
-    """
+    """What `--data` names for training; FileNotFoundError if it is neither a folder nor a set that is there."""
     return training_samples() if data == SAMPLES else _open(data)
 
 

@@ -16,11 +16,7 @@ class Device(str, Enum):
 
 
 def choose_device(choice: Device) -> "torch.device":
-    """The device of that name; "auto" is the GPU where torch sees one.
-
-    Raises:
-        ValueError: a GPU was asked for and torch sees none.
-    """
+    """The device of that name; "auto" is the GPU where torch sees one. A GPU that is not there is a ValueError."""
     import torch
 
     visible = torch.cuda.is_available()

@@ -25,17 +25,14 @@ _FAMILIES = {"ddpm": DDPM, "ecdp": ECDP, "rrdb": RRDB, "sr3": SR3, "srdiff": SRD
 def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a released network under this package's names, for `load_state_dict`.
 
-    A whole checkpoint is taken too, where the network lies under `denoise_fn.` or `rrdb.` beside the tables of the
-    schedule: only that part is read.
+    In a whole checkpoint the network lies under `denoise_fn.` or `rrdb.` beside the tables of the schedule: only that
+    part is read. The tensors are not copied, and depths and widths follow from `state`.
 
     Args:
-        family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb"
-            (ESRGAN's first names, which SRDiff kept) for `RRDBNet`; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if
-            `state` holds ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
+        family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb" (ESRGAN's
+            first names, which SRDiff kept) for `RRDBNet`; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if `state` holds
+            ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
         state: the released tensors by name.
-
-    Returns:
-        The same tensors (not copies) by our names. Depths and widths follow from `state`.
 
     Raises:
         ValueError: an unknown family, or names that are missing or unexpected.

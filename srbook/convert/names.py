@@ -1,4 +1,4 @@
-"""Words for tables of names: layers, lists, and what a released program is."""
+"""The parts of tables of names: layers, lists, and the description of a released network."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -8,7 +8,7 @@ from srbook.convert.names import Names, Released, count, has, layer
 
 
 def _unet(time: str, block_time: str) -> Callable[[Mapping[str, Tensor]], Names]:
-    """Names of the SR3 program's U-Net, whose two kinds differ in what the layers of the time are called."""
+    """Names of the SR3 program's U-Net, whose two kinds name the layers of the time differently."""
 
     def block(ours: str, theirs: str, state: Mapping[str, Tensor]) -> Names:
         inner = f"{theirs}.res_block"

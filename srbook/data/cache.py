@@ -10,11 +10,7 @@ V = TypeVar("V")
 class ByteCache(Generic[V]):
     """Keeps values while their sizes sum to at most `limit` bytes; the least recently used go first.
 
-    Copies in other processes start empty.
-
-    Args:
-        limit: bytes to hold at most. A value larger than that is not kept.
-        size: the bytes of a value.
+    A value larger than that is not kept. Copies in other processes start empty. `size` gives the bytes of a value.
     """
 
     def __init__(self, limit: int, size: Callable[[V], int]):

@@ -1,4 +1,4 @@
-"""The standard sets of super-resolution: what belongs to them, where they are expected, and whether they are intact.
+"""The standard sets of super-resolution: their images, where they are expected, and whether they are intact.
 
 Nothing is downloaded. A set is looked for below the folder named by `SRBOOK_DATA`, in the layouts it usually has.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from srbook.data.folder import ImageFolder, image_files
 from srbook.data.io import read_pixels
 
-# Hashes of the decoded pixels (see `pixel_hash`), so that a copy that was renamed or stored anew still counts.
+# Hashes of the decoded pixels (see `pixel_hash`), so that a copy with other names or another compression still counts.
 _SET5 = {
     "baby": "9448f44d212dbbb849c646b6abc8a29b1d7f9cbfe08d68b309972e90bc49aca6",
     "bird": "ac429a9021af06841d499b87d8141ad1bd1b5aeb556ee4ff40e3bfa50276d2ff",
@@ -71,8 +71,7 @@ class Report:
 
     Attributes:
         name: the set.
-        count: images found.
-        expected: images it should have.
+        count, expected: images found, and images it should have.
         hashed: images whose pixels were compared with known hashes.
         problems: one sentence each; empty if all is well.
     """
@@ -218,9 +217,9 @@ def data_root() -> Path:
 def find(name: str, root: str | Path | None = None) -> ImageFolder:
     """The images of a set.
 
-    A test set must be complete, since its scores would mean nothing otherwise; of a training set, what is there is
-    taken. Where pixel hashes are known, files that differ are named in a warning: scores on them do not compare with
-    published ones.
+    A test set must be complete, since its scores would mean nothing otherwise; a training set may have any number.
+    Where pixel hashes are known, a warning names the files that differ: scores on them do not compare with published
+    ones.
 
     Args:
         name: a name in `sets()`, in any case.
@@ -245,12 +244,9 @@ def find(name: str, root: str | Path | None = None) -> ImageFolder:
 
 
 def locate(name: str, root: str | Path | None = None) -> list[Path] | None:
-    """The files of a set, or None where it is absent. Looks at names only.
+    """The files of a set, or None where it is absent. Looks at names only; an unknown set is a ValueError.
 
     Of several layouts, the first with the right number of images is taken, else the first with any.
-
-    Raises:
-        ValueError: no set of that name.
     """
     known = _named(name)
     root = data_root() if root is None else Path(root)
@@ -269,13 +265,7 @@ def locate(name: str, root: str | Path | None = None) -> list[Path] | None:
 def verify(name: str, root: str | Path | None = None) -> Report:
     """Decode every image of a set and compare counts, and pixels where hashes are known.
 
-    Args:
-        name: a name in `sets()`, in any case.
-        root: the data folder; None takes `data_root()`.
-
-    Raises:
-        ValueError: no set of that name.
-        FileNotFoundError: the set is not there.
+    Arguments and errors are as in `find`, but a wrong number of images is reported.
     """
     known = _named(name)
     paths = _require(known, root)
@@ -307,7 +297,7 @@ def _named(name: str) -> ImageSet:
 
 
 def _require(known: ImageSet, root: str | Path | None) -> list[Path]:
-    """The files of a set; says what to place where if there are none."""
+    """The files of a set; if there are none, an error that says what to place where."""
     root = data_root() if root is None else Path(root)
     paths = locate(known.name, root)
     if paths is None:
@@ -320,7 +310,7 @@ def _require(known: ImageSet, root: str | Path | None) -> list[Path]:
 
 
 def _compare(known: ImageSet, files: list[tuple[Path, str]]) -> list[str]:
-    """A sentence for each file that is not one of the set's images, and one for the images that no file holds."""
+    """A sentence for each file that is not one of the set's images, and one for the images without a file."""
     names = {digest: name for name, digest in known.hashes.items()}
     problems = [
         f"{path} is not the original image: its pixels differ (cropped, resized, or compressed again?)"

@@ -55,15 +55,14 @@ def decode(path: Path, *, keep_exif: bool) -> Decoded:
 def stored_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header, before EXIF orientation: a picture on its side has them swapped.
 
-    Raises:
-        FileNotFoundError, ValueError: as `decode`.
+    Raises as `decode`.
     """
     with _opened(path) as image:
         return image.height, image.width
 
 
 class _Refused(ValueError):
-    """A picture that is not damaged, but of a form that is not read."""
+    """A picture that is intact, but of a form that is not read."""
 
 
 @contextmanager

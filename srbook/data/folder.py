@@ -15,9 +15,7 @@ CACHE_BYTES = 1 << 30
 def image_files(root: str | Path) -> list[Path]:
     """All pictures in a folder and the folders inside it, sorted by path. Hidden files and folders are left out.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
-        NotADirectoryError: it is a file.
+    Raises FileNotFoundError without such a folder, and NotADirectoryError for a file.
     """
     root = Path(root)
     if root.is_file():
@@ -37,11 +35,9 @@ def image_files(root: str | Path) -> list[Path]:
 class ImageFolder:
     """The pictures of a folder tree, decoded when asked for: `folder[i]` is (3, H, W) in [0, 1].
 
-    Decoded pixels are kept in memory up to `cache_bytes` (3 bytes per pixel for 8-bit files).
-
     Args:
         root: the folder; PNG, JPEG, WebP, BMP, and TIFF files in it and below it are taken, sorted by path.
-        cache_bytes: bound of the memory for decoded pixels.
+        cache_bytes: bound of the memory for decoded pixels, of 3 bytes each for 8-bit files.
 
     Attributes:
         paths: the files, in order.
@@ -58,11 +54,7 @@ class ImageFolder:
 
     @classmethod
     def of(cls, paths: Sequence[Path], *, cache_bytes: int = CACHE_BYTES) -> "ImageFolder":
-        """The same for files named one by one, in the order given.
-
-        Raises:
-            ValueError: no files.
-        """
+        """The same for files named one by one, in the order given; none is a ValueError."""
         if not paths:
             raise ValueError("an ImageFolder needs at least one file, got none")
         folder = cls.__new__(cls)
@@ -78,12 +70,7 @@ class ImageFolder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Image `index` as `srbook.data.read_image` gives it.
-
-        Raises:
-            IndexError: no such image.
-            FileNotFoundError, ValueError: the file went away, or cannot be read; names it.
-        """
+        """Image `index` as `srbook.data.read_image` gives it, with its errors; an IndexError if there is none."""
         path = self.paths[index]
         return pixels_to_image(self._cache.get(index % len(self), lambda: read_pixels(path)))
 
@@ -92,14 +79,11 @@ class ImageFolder:
         return ((path.stem, self[index].unsqueeze(0)) for index, path in enumerate(self.paths))
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple["ImageFolder", "ImageFolder"]:
-        """Divide by file into what to train on and what to keep aside.
+        """Divide by file into (training, held out), both in the order of `paths`, without overlap.
 
         Args:
             held_out: number of files to keep aside, or their fraction if between 0 and 1.
             seed: which files; the same seed and the same files give the same division.
-
-        Returns:
-            (training, held out), both in the order of `paths`, without overlap.
 
         Raises:
             ValueError: one of the two would be empty.

@@ -49,7 +49,7 @@ class Picture:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read a photograph for training or measuring.
+    """Read a photograph for training or measuring, as (3, H, W), float32, RGB in [0, 1].
 
     Gray is repeated to three channels, 16 bits are scaled and not cut, EXIF orientation is applied, palettes are
     resolved. CMYK goes through Pillow's plain formula without the color profile, so its colors are approximate.
@@ -57,13 +57,10 @@ def read_image(path: str | Path) -> Tensor:
     Args:
         path: a PNG, JPEG, WebP, BMP, or TIFF file.
 
-    Returns:
-        (3, H, W), float32, RGB in [0, 1].
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: names the file: damaged, not a picture, too large to be one, with several frames, of a type
-            whose range is unknown, or with transparent pixels (whose color is undefined).
+        ValueError: names the file: damaged, not a picture, too large to be one, with several frames, of a type whose
+            range is unknown, or with transparent pixels (whose color is undefined).
     """
     return pixels_to_image(read_pixels(path))
 
@@ -92,9 +89,6 @@ def write_image(path: str | Path, image: Tensor) -> Path:
         path: the target; its suffix chooses the format. Missing folders are made.
         image: (3, H, W) or (1, 3, H, W) in [0, 1].
 
-    Returns:
-        The path.
-
     Raises:
         ValueError: unknown suffix, or not one image in [0, 1].
         TypeError: not a float tensor.
@@ -105,13 +99,10 @@ def write_image(path: str | Path, image: Tensor) -> Path:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read a picture with its transparency, EXIF data, and color profile; otherwise as `read_image`.
+    """Read a picture with its transparency, EXIF data, and color profile; otherwise as `read_image`, errors included.
 
     A profile of another color space than RGB (of a gray or CMYK file) would be wrong for the converted pixels and is
     dropped.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_image`, but transparent pixels are read.
     """
     pixels, alpha, exif, icc = decode(Path(path), keep_exif=True)
     return Picture(
@@ -125,10 +116,8 @@ def read_picture(path: str | Path) -> Picture:
 def write_picture(path: str | Path, picture: Picture) -> Path:
     """Round to 8 bits and write with transparency, EXIF data, and color profile, atomically; formats as `write_image`.
 
-    BMP holds neither EXIF data nor a profile; they are left out there.
-
-    Raises:
-        ValueError: unknown suffix, transparency in a format that has none, or not one image in [0, 1].
+    BMP holds neither EXIF data nor a profile; they are left out there. Errors are those of `write_image`, and a
+    ValueError for transparency in a format that has none.
     """
     path = Path(path)
     require_writable(path, picture)
@@ -150,22 +139,14 @@ def write_picture(path: str | Path, picture: Picture) -> Path:
 
 
 def require_writable(path: str | Path, picture: Picture) -> None:
-    """Refuse, before any work, what `write_picture` could not write.
-
-    Raises:
-        ValueError: unknown suffix, or transparency in a format that has none.
-    """
+    """Raise, before any work, the ValueError of `write_picture` for this suffix and transparency."""
     name, _ = image_format(path)
     if picture.alpha is not None and name in _WITHOUT_ALPHA:
         raise ValueError(f"{path}: {name} has no transparency and this picture does; write a .png instead")
 
 
 def image_format(path: str | Path) -> tuple[str, dict]:
-    """Pillow's name of the format that a path's suffix asks for, and the settings we write it with.
-
-    Raises:
-        ValueError: a suffix we do not write.
-    """
+    """Pillow's name of the format for a path's suffix, and its settings here; a ValueError if we do not write it."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"cannot write {path}: unknown suffix {suffix!r}; use one of {', '.join(FORMATS)}")

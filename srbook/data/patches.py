@@ -23,26 +23,25 @@ SYMMETRIES = 8
 class PairedPatches:
     """Endless training batches with random access: `patches[i]` is the i-th batch (hr, lr), always the same one.
 
-    A batch depends on the seed and its number and on nothing else: not on the batches before it, nor on how many
-    processes prepare them. So a training run that goes on at step i sees what it would have seen.
+    A batch depends on nothing but the seed and its number. So a resumed training run sees the batches that it would
+    have seen, with any number of processes that prepare them.
 
     A deterministic degradation is applied once to each whole image, and patches are cut from the result. Degrading a
     cut-out instead would put the mirrored borders of resizing into every patch, which test images do not have. A random
-    degradation is drawn anew for each patch, by a generator that seed, batch, and position in the batch fix. Degrading
-    the whole image for every patch would take far longer, so it gets the patch with as much of the image around it as
-    its `reach`, which keeps mirrored borders out as well.
+    degradation is drawn anew for each patch, by a generator fixed by seed, batch, and position in the batch. It would
+    take too long on the whole image, so it gets the patch with as much of the image around it as its `reach`, which
+    keeps mirrored borders out as well.
 
-    Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid
-    are equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to
-    one of the eight symmetries of the square.
+    Both images of a pair are kept with 8 bits per channel, as files are. All positions on the low-resolution grid are
+    equally likely, so a large image gives more patches than a small one. Each patch is flipped and turned to one of the
+    eight symmetries of the square.
 
-    For loading in other processes: `DataLoader(patches, batch_size=None, sampler=range(steps), num_workers=k)`.
-    Every process then has a memory of its own for decoded images.
+    For loading in other processes: `DataLoader(patches, batch_size=None, sampler=range(steps), num_workers=k)`. Every
+    process then has a memory of its own for decoded images.
 
     Args:
-        images: a folder, or a list of (3, H, W) or (1, 3, H, W) images in [0, 1]. What sticks out beyond a multiple
-            of the scale is cut off.
-        scale: high-resolution pixels per low-resolution pixel and axis.
+        images: a folder, or a list of (3, H, W) or (1, 3, H, W) images in [0, 1]. What sticks out beyond a multiple of
+            the scale is cut off.
         patch_size: side of the high-resolution patches, a multiple of `scale`.
         batch_size: patches per batch.
         seed: a whole number of at least 0.
@@ -84,11 +83,7 @@ class PairedPatches:
         self._ends = np.cumsum([self._positions(i) for i in range(len(images))])
 
     def __getitem__(self, index: int) -> Pair:
-        """Batch `index`.
-
-        Returns:
-            hr (batch_size, 3, patch_size, patch_size) and lr (batch_size, 3, patch_size / scale, same), float32 in
-            [0, 1].
+        """Batch `index`: hr (batch_size, 3, patch_size, patch_size), and lr `scale` times smaller, float32 in [0, 1].
 
         Raises:
             IndexError: `index` is negative.
@@ -116,7 +111,7 @@ class PairedPatches:
         return hr.float().div_(255), lr.float().div_(255)
 
     def _positions(self, index: int) -> int:
-        """How many places a patch can take in an image; a picture lying on its side has as many."""
+        """How many positions a patch can take in an image; a turned picture has as many."""
         if isinstance(self.images, ImageFolder):
             name, (height, width) = str(self.images.paths[index]), stored_size(self.images.paths[index])
         else:
@@ -159,12 +154,7 @@ class PairedPatches:
 def symmetry(image: Tensor, index: int) -> Tensor:
     """One of the eight symmetries of the square: bit 0 mirrors left-right, bit 1 up-down, bit 2 swaps the axes after.
 
-    Args:
-        image: (..., H, W).
-        index: 0 (unchanged) to 7.
-
-    Returns:
-        (..., H, W), or (..., W, H) from 4 on.
+    `index` is 0 (unchanged) to 7 and `image` is (..., H, W); the result is (..., W, H) from 4 on.
     """
     axes = [axis for bit, axis in ((1, -1), (2, -2)) if index & bit]
     image = image.flip(axes) if axes else image

@@ -20,8 +20,7 @@ class Sample:
         package: the import name of the package that carries it.
         file: its path inside that package.
         about: what it shows, and what makes it useful or hard.
-        author: who made it, as the package says.
-        license: its terms, as the package says.
+        author, license: as the package says.
         source: where the package took it from.
         compressed: whether it is stored as JPEG, so that its finest detail is already damaged.
     """
@@ -39,9 +38,7 @@ class Sample:
     def path(self) -> Path:
         """The file on this machine.
 
-        Raises:
-            ModuleNotFoundError: the package is not installed.
-            FileNotFoundError: this version of the package no longer carries the file.
+        Raises ModuleNotFoundError without the package, and FileNotFoundError if its version no longer carries the file.
         """
         spec = find_spec(self.package)  # does not import the package
         if spec is None or spec.origin is None:
@@ -139,17 +136,9 @@ def samples() -> dict[str, Sample]:
 
 
 def sample(name: str) -> Tensor:
-    """One photograph.
+    """One of the photographs `samples()`, (1, 3, H, W) in [0, 1]; another name is a ValueError.
 
-    Args:
-        name: one of `samples()`.
-
-    Returns:
-        (1, 3, H, W) in [0, 1].
-
-    Raises:
-        ValueError: no photograph of that name.
-        ModuleNotFoundError: the package that carries it is not installed.
+    Raises ModuleNotFoundError where the package that carries it is not installed.
     """
     known = samples()
     if name not in known:

@@ -37,15 +37,9 @@ class Degradation(ABC):
 
     @abstractmethod
     def __call__(self, hr: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The low-resolution version of each image.
+        """The low-resolution version (N, 3, H / scale, W / scale) of each image, in [0, 1].
 
         Args:
-            hr: (N, 3, H, W) in [0, 1], both sides divisible by `scale`.
+            hr: (N, 3, H, W) in [0, 1], both sides divisible by `scale`, or a ValueError.
             generator: source of all randomness; None uses torch's global one.
-
-        Returns:
-            (N, 3, H / scale, W / scale) in [0, 1].
-
-        Raises:
-            ValueError: a side is not divisible by `scale`.
         """

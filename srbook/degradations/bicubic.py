@@ -30,14 +30,10 @@ class Bicubic(Degradation):
 
 @dataclass(frozen=True)
 class Noisy(Degradation):
-    """Bicubic, white Gaussian noise on each value, then rounding to 8 bits: the picture of a sensor in poor light.
+    """Bicubic, white Gaussian noise on each value, then rounding to 8 bits, as of a sensor in poor light.
 
-    Args:
-        scale: how many times smaller.
-        std: standard deviation of the noise for images in [0, 1], such as 15 / 255.
-
-    Raises:
-        ValueError: an argument out of range.
+    `std` is the standard deviation of the noise for images in [0, 1], such as 15 / 255; out of range, it is a
+    ValueError.
     """
 
     kind = "noisy"

@@ -1,4 +1,4 @@
-"""What a low-resolution image fixes of its high-resolution image, and what it leaves free."""
+"""The part of a high-resolution image that its low-resolution image fixes, and the part that it leaves free."""
 
 from functools import lru_cache
 
@@ -11,15 +11,12 @@ from srbook.degradations.resize import resize_weights
 def consistent(image: Tensor, lr: Tensor) -> Tensor:
     """The image closest to `image` that shrinks exactly to `lr`: image + A^+ (lr - A image).
 
-    A is bicubic shrinking without rounding, and A^+ its pseudoinverse. Implements :eq:`eq-consistent`.
-    Computed in float64. Values may leave [0, 1].
+    A is bicubic shrinking without rounding, and A^+ its pseudoinverse. Implements :eq:`eq-consistent`. Computed in
+    float64 and returned in the type of `image`. Values may leave [0, 1].
 
     Args:
         image: (..., H, W), floating point.
         lr: (..., H / s, W / s) for one integer s.
-
-    Returns:
-        (..., H, W) of the dtype of `image`.
 
     Raises:
         TypeError: not floating point tensors.
@@ -33,17 +30,13 @@ def consistent(image: Tensor, lr: Tensor) -> Tensor:
 
 
 def fixed_and_free(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """Split an image into the part its low-resolution version determines and the part that version does not see.
+    """Split an image into the part that its low-resolution version fixes and the part that it leaves free.
 
-    Implements :eq:`eq-split`: the parts add up to the image and are orthogonal. The first is A^+ A x,
-    the second lies in the null space of A, so that shrinking it gives zero.
+    Implements :eq:`eq-split`: the parts, both (..., H, W), add up to the image and are orthogonal. The first is A^+ A
+    x. The second lies in the null space of A, so that shrinking it gives zero, and has both signs.
 
     Args:
         image: (..., H, W), floating point, both sides divisible by `scale`.
-        scale: how many times smaller the low-resolution version is.
-
-    Returns:
-        The fixed and the free part, both (..., H, W). The free part has both signs.
 
     Raises:
         TypeError: not a floating point tensor.

@@ -26,18 +26,15 @@ class ResidualMoments:
 
 
 def residual_deviation(images: Iterable[Tensor], scale: int) -> ResidualMoments:
-    """Measure the residual of a data set, to choose sigma around a bicubic anchor.
+    """Measure the residual of a data set, in the units of its images, to choose sigma around a bicubic anchor.
 
-    ECDP (Yuan and Yuan 2024) keeps the variance along its path constant if sigma is the standard deviation
-    of the residual. Its program takes 0.2 for every data set, with images in [0, 1].
+    ECDP (Yuan and Yuan 2024) keeps the variance along its path constant if sigma is the standard deviation of the
+    residual. Its program takes 0.2 for every data set, with images in [0, 1].
 
     Args:
         images: high-resolution batches (N, 3, H, W) in [0, 1], sizes may differ; sides are cropped to multiples of
             `scale`. They are shrunk by `bicubic_downsample` and enlarged by `bicubic_upsample`.
         scale: magnification, an integer of at least 2.
-
-    Returns:
-        The moments, in the units of the images.
 
     Raises:
         ValueError: no image, an image that breaks the convention, or one smaller than `scale`.

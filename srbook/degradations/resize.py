@@ -1,7 +1,7 @@
 """MATLAB's bicubic `imresize` on tensors: the degradation that defines the standard test sets.
 
-Resizing is linear and separable: one sparse matrix per axis. The matrices are built in float64, cached, and cut
-into blocks of rows, because a block of neighboring outputs reads only a short run of inputs.
+Resizing is linear and separable: one sparse matrix per axis. The matrices are built in float64, cached, and cut into
+blocks of rows, since neighboring outputs read only a short run of inputs.
 """
 
 import math
@@ -24,9 +24,6 @@ def cubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:
     Args:
         x: offsets from the kernel's center, in samples; any shape.
         a: slope at |x| = 1. Keys and MATLAB use -0.5 (third-order accurate); OpenCV and plain PyTorch use -0.75.
-
-    Returns:
-        Kernel values, shaped like `x`.
     """
     x = x.abs()
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
@@ -35,20 +32,12 @@ def cubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:
 
 
 def resize_weights(in_length: int, out_length: int, scale: float, antialias: bool = True) -> Tensor:
-    """The matrix that resizes one axis: output = weights @ input. Each row sums to one.
+    """The matrix (out_length, in_length) that resizes one axis: output = weights @ input. Each row sums to one.
 
     Output sample i sits at input coordinate (i + 1/2) / scale - 1/2. When `antialias` and scale < 1, the kernel is
-    stretched by 1 / scale so that it also removes what the smaller grid cannot hold. Beyond its ends the input is
-    continued by reflection that repeats the edge sample. Implements :eq:`eq-resize`.
-
-    Args:
-        in_length: number of input samples.
-        out_length: number of output samples.
-        scale: output samples per input sample.
-        antialias: stretch the kernel when shrinking.
-
-    Returns:
-        (out_length, in_length), float64, mostly zeros.
+    stretched by 1 / scale so that it also removes the frequencies too high for the smaller grid. Beyond its ends the
+    input is continued by reflection that repeats the edge sample. Implements :eq:`eq-resize`. The matrix is float64 and
+    mostly zeros; `scale` is output samples per input sample.
     """
     index, weight = _taps(in_length, out_length, scale, antialias)
     return torch.zeros(out_length, in_length, dtype=torch.float64).scatter_add_(1, index, weight)
@@ -59,18 +48,15 @@ def imresize(
 ) -> Tensor:
     """Resize as MATLAB's `imresize(..., 'bicubic')` does (Keys 1981, a = -0.5). Differentiable, on any device.
 
-    Both axes apply the matrix of :eq:`eq-resize`. Values are neither clipped nor rounded: cubic
-    interpolation overshoots at edges. float16 and bfloat16 are computed in float32, also under autocast. On a GPU
-    the products follow `torch.set_float32_matmul_precision`, whose default is full precision.
+    Both axes apply the matrix of :eq:`eq-resize`. Values are neither clipped nor rounded: cubic interpolation
+    overshoots at edges. The result keeps the input's type; float16 and bfloat16 are computed in float32, also under
+    autocast. On a GPU the products follow `torch.set_float32_matmul_precision`, whose default is full precision.
 
     Args:
         image: (..., H, W), floating point, any range.
         scale: magnification of both axes; the output has ceil(scale * H) x ceil(scale * W) samples, as in MATLAB.
         size: (height, width) of the output instead of `scale`; each axis then has its own scale.
         antialias: stretch the kernel when shrinking, as MATLAB does by default.
-
-    Returns:
-        (..., H', W') of the input's dtype and device.
 
     Raises:
         TypeError: `image` is not a floating point tensor.
@@ -101,18 +87,9 @@ def imresize(
 def bicubic_downsample(hr: Tensor, scale: int) -> Tensor:
     """The standard degradation: shrink by an integer with MATLAB's bicubic, then round to the levels k/255.
 
-    Implements :eq:`eq-degradation`. The rounding matters: test sets store the low-resolution image as
-    8-bit files, and keeping more precision gives scores that do not compare.
-
-    Args:
-        hr: (..., H, W) in [0, 1], both sides divisible by `scale`.
-        scale: how many times smaller, an integer of at least 1.
-
-    Returns:
-        (..., H / scale, W / scale) in [0, 1], a multiple of 1/255.
-
-    Raises:
-        ValueError: a side is not divisible by `scale`; see `crop_to_multiple`.
+    Implements :eq:`eq-degradation`. Test sets store the low-resolution image as 8-bit files, so scores without the
+    rounding do not compare. `hr` is (..., H, W) in [0, 1]; sides that are not divisible by `scale` are a ValueError,
+    see `crop_to_multiple`.
     """
     return round_to_8bit(shrink(hr, scale))
 
@@ -130,14 +107,9 @@ def shrink(hr: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_upsample(lr: Tensor, scale: int) -> Tensor:
-    """Enlarge by an integer with MATLAB's bicubic. Not clamped: values overshoot [0, 1] at edges, callers clamp.
+    """Enlarge by an integer `scale` of at least 1 with MATLAB's bicubic: (..., H, W) to (..., scale * H, scale * W).
 
-    Args:
-        lr: (..., H, W), floating point.
-        scale: how many times larger, an integer of at least 1.
-
-    Returns:
-        (..., scale * H, scale * W).
+    Values overshoot [0, 1] at edges; callers clamp them.
     """
     require_integer_scale(scale)
     return imresize(lr, scale=scale)

@@ -1,4 +1,4 @@
-"""The degradations by name, and making one from what a preset says."""
+"""The degradations by name, and how a preset's description becomes one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,10 @@ DEGRADATIONS: dict[str, type[Degradation]] = {each.kind: each for each in (Bicub
 
 
 def build_degradation(description: str | Mapping[str, Any], scale: int) -> Degradation:
-    """A degradation as presets name it.
+    """A degradation as presets name it, by a key of `DEGRADATIONS` or a mapping.
 
-    Args:
-        description: a key of `DEGRADATIONS`, or a mapping with `kind` and the other arguments, such as
-            {"kind": "noisy", "std": 0.05}.
-        scale: how many times smaller it makes an image.
-
-    Raises:
-        ValueError: unknown kind, or arguments that it does not take.
+    Mappings have `kind` and the other arguments, such as `{"kind": "noisy", "std": 0.05}`. An unknown kind is a
+    ValueError, and so are arguments that it does not take.
     """
     arguments = {"kind": description} if isinstance(description, str) else dict(description)
     kind = arguments.pop("kind", None)

@@ -1,4 +1,4 @@
-"""Distances between images that are more than a difference of pixels."""
+"""Distances between images by other things than pixels: gray levels, features, and frequencies."""
 
 from srbook.losses.entropy import entropy_matching_loss, soft_histogram
 from srbook.losses.features import FeatureExtractor, feature_distance, vgg16_features, vgg19_features

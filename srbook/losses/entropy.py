@@ -1,10 +1,10 @@
 """Soft histograms, and ESRDF's entropy matching: make the gray levels of a prediction as frequent as the truth's.
 
-A soft histogram gives every value to all bins, weighted by a Gaussian of their distance, so it has a gradient. Written
-out plainly that is one exponential per value and bin. Here values first meet in cells, narrower than the Gaussian, as
-sums of powers of their place in the cell; a fixed matrix turns these moments into bins (the fast Gauss transform of
-Greengard and Strain, 1991). The result is the same up to rounding. Memory grows with the number of values, not with
-their product with the bins, and so does the time.
+A soft histogram gives every value to all bins, weighted by a Gaussian of their distance, so it has a gradient. Computed
+directly, that is one exponential per value and bin. Here values are first gathered in cells, narrower than the
+Gaussian, as sums of powers of their place in the cell; a fixed matrix turns these moments into bins (the fast Gauss
+transform of Greengard and Strain, 1991). The result is the same up to rounding. Memory and time grow with the number of
+values, not with their product with the bins.
 """
 
 import math
@@ -24,14 +24,12 @@ TERMS = {torch.float32: 8, torch.float64: 14}  # moments per cell, for rounding 
 def soft_histogram(
     values: Tensor, *, bins: int = 256, sigma: float = 0.01, low: float = 0.0, high: float = 1.0
 ) -> Tensor:
-    """The share of each bin in a set of values, blurred by a Gaussian.
+    """The share of each bin in a set of values, blurred by a Gaussian: (..., bins), not negative, with the sum 1.
 
-    Implements :eq:`eq-esrdf-histogram`, by :eq:`eq-esrdf-cells`.
-
-    With centers c_b evenly spaced from `low` to `high`, both included, bin b gets the sum over all values x of
-    exp(-(x - c_b)^2 / (2 sigma^2)), divided by the sum of all bins (Huang et al. 2026). Values outside the range count
-    at its ends, without a gradient. A value at an end weighs little more than half of one inside, since no bins lie
-    beyond.
+    Implements :eq:`eq-esrdf-histogram`, by :eq:`eq-esrdf-cells`. With centers c_b evenly spaced from `low` to `high`,
+    both included, bin b gets the sum over all values x of exp(-(x - c_b)^2 / (2 sigma^2)), divided by the sum of all
+    bins (Huang et al. 2026). Values outside the range count at its ends, without a gradient. A value at an end weighs
+    little more than half of one inside, since no bins lie beyond.
 
     Beside the values it needs memory for cells and bins, in all for about 20 (high - low) / sigma (bins + sets)
     numbers. Gradients cannot be differentiated again.
@@ -42,11 +40,7 @@ def soft_histogram(
         bins: number of bins, at least 2.
         sigma: standard deviation of the Gaussian, in the units of the values. At least an eighth of the distance
             between bins, so that no value falls between them.
-        low: center of the first bin.
-        high: center of the last bin.
-
-    Returns:
-        (..., bins), not negative, each with the sum 1.
+        low, high: centers of the first and of the last bin.
 
     Raises:
         TypeError: not a float tensor.
@@ -85,28 +79,26 @@ def entropy_matching_loss(
 ) -> Tensor:
     """Kullback-Leibler divergence between the soft histograms of truth and prediction, in nats (Huang et al. 2026).
 
-    Implements :eq:`eq-esrdf-loss`; its gradient is :eq:`eq-esrdf-gradient`.
+    Implements :eq:`eq-esrdf-loss`; its gradient is :eq:`eq-esrdf-gradient`. The loss is the mean over images, patches,
+    and channels.
+
     "forward" is the paper's KL(truth || prediction) = sum over b of P_b log((P_b + eps) / (Q_b + eps)), with P from the
     truth and Q from the prediction: it punishes gray levels that the prediction lacks. "reverse" exchanges the two, as
     the released program does: it punishes levels that the truth lacks.
 
-    The released program also takes images in [-1, 1], but counts levels in [0, 1]: all pixels darker than mid-gray
-    fall into the first bin, without a gradient. `released_range` does the same. That program averages over the bins
-    and sums over the channels, so its loss is 3 / bins times this one; its weight 100 is 300 / 256 = 1.17 here.
+    The released program also takes images in [-1, 1], but counts levels in [0, 1]: all pixels darker than mid-gray fall
+    into the first bin, without a gradient. `released_range` does the same. That program averages over the bins and sums
+    over the channels, so its loss is 3 / bins times this one; its weight 100 is 300 / 256 = 1.17 here.
 
     Args:
         sr: (N, C, H, W), the prediction; values outside [0, 1] count as 0 or 1.
         hr: same shape, the truth in [0, 1].
-        bins: of the histograms.
         sigma: as in `soft_histogram`; 0.01 is 2.55 gray levels.
         patch: side of square patches with histograms of their own, which must tile the image. None takes whole images,
             as the program does; the paper speaks of patches without a size.
         direction: "forward" or "reverse".
         released_range: reproduce the program's range.
         eps: positive; it bounds the logarithm where a bin is empty.
-
-    Returns:
-        Shape (), the mean over images, patches, and channels.
 
     Raises:
         ValueError: shapes that differ, a patch that does not tile them, an unknown direction, an `eps` that is not

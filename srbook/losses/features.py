@@ -1,4 +1,4 @@
-"""Distances of images in the eyes of a network (Johnson, Alahi, and Fei-Fei 2016). Any function of images serves."""
+"""Distances between the features that a network makes of images (Johnson, Alahi, and Fei-Fei 2016)."""
 
 from collections.abc import Callable
 from functools import cache
@@ -22,16 +22,13 @@ VGG19_CONV5_4 = 34  # position among VGG-19's layers; the ReLU after it is left 
 def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance: Distance = "l1") -> Tensor:
     """Mean difference of features: magnitudes in ECDP's image quality loss (Yuan and Yuan 2024), squares in ESRDF's.
 
-    With magnitudes it implements :eq:`eq-quality-loss`.
+    With magnitudes it implements :eq:`eq-quality-loss`. The result is float32 or wider.
 
     Args:
         sr: (N, 3, H, W), judged; gradients flow to it. It may lie a little outside [0, 1].
         hr: the truth, shaped like `sr`; no gradients flow to it.
-        extract: from images to features of any shape, for example `vgg19_features`.
+        extract: any function from images to features of any shape, for example `vgg19_features`.
         distance: "l1" or "l2".
-
-    Returns:
-        Shape (), float32 or wider.
 
     Raises:
         ValueError: the images, or their features, differ in shape.
@@ -50,21 +47,14 @@ def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance
 
 
 def vgg16_features(image: Tensor, *, normalize: bool = True) -> Tensor:
-    """The 64 maps after the second convolution of VGG-16, its relu1_2 (Simonyan and Zisserman 2015).
+    """The 64 maps after the second convolution of VGG-16, its relu1_2 (Simonyan and Zisserman 2015), not negative.
 
-    `srbook.backbones` says where the weights come from; they are kept for later calls.
+    `srbook.backbones` says where the weights come from, and raises if they are missing; they are kept for later calls.
 
     Args:
         image: (N, 3, H, W) in [0, 1].
         normalize: bring the image to the mean and spread that the network was trained with. Without it the image is
             taken as it is: ESRDF's program gives 2 image - 1.
-
-    Returns:
-        (N, 64, H, W), not negative.
-
-    Raises:
-        FileNotFoundError: the weights are not there and cannot be downloaded.
-        ImportError: torchvision is missing.
     """
     first, first_bias, second, second_bias = (weight.to(image) for weight in _vgg_layers(image.device))
     if normalize:
@@ -82,21 +72,14 @@ def _vgg_layers(device: torch.device) -> list[Tensor]:
 
 
 def vgg19_features(image: Tensor) -> Tensor:
-    """What VGG-19's convolution conv5_4 sees in images, before its ReLU: ESRGAN's and ECDP's features.
+    """The features (N, 512, H // 16, W // 16) of VGG-19's conv5_4, before its ReLU: ESRGAN's and ECDP's.
 
-    Its 16 convolutions were trained to name the objects in ImageNet's photographs. `srbook.backbones` says where their
-    weights come from. They are read at the first call, kept, and frozen; gradients flow to the image.
+    The network was trained to name the objects in ImageNet's photographs. `srbook.backbones` says where its weights
+    come from, and raises if they are missing. They are read at the first call, kept, and frozen; gradients flow to the
+    image.
 
     Args:
-        image: (N, 3, H, W), sides of at least 16, nominally in [0, 1]; what lies outside is not clipped.
-
-    Returns:
-        (N, 512, H // 16, W // 16).
-
-    Raises:
-        ValueError: an image that is too small, or damaged weights.
-        FileNotFoundError: the weights are not there and cannot be downloaded.
-        ImportError: torchvision is missing.
+        image: (N, 3, H, W), sides of at least 16, or a ValueError; nominally in [0, 1], and not clipped.
     """
     if min(image.shape[-2:]) < 16:
         raise ValueError(f"VGG-19 halves an image four times, so it needs 16x16 pixels, got {tuple(image.shape)}")

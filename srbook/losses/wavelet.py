@@ -1,7 +1,7 @@
 """Losses on the coefficients of two orthonormal transforms: Fourier's and Haar's.
 
-Both transforms keep energy, so the squared error of all coefficients is that of the pixels. A loss says something
-new only when it weighs the coefficients: the wavelet loss leaves out the low band, and gives every level one voice.
+Both transforms keep energy, so the squared error of all coefficients is that of the pixels. A loss on them differs only
+if it weighs the coefficients: the wavelet loss leaves out the low band, and gives every level the same weight.
 """
 
 import torch
@@ -12,18 +12,18 @@ from torch.nn.functional import mse_loss, pad
 def haar(image: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     """The orthonormal Haar transform: squares of 2x2 pixels become one mean and three differences, again and again.
 
-    For the pixels p q / r s of a square, the low band has (p + q + r + s) / 2, and the detail bands are, in this
-    order, (p + q - r - s) / 2 for horizontal edges, (p - q + r - s) / 2 for vertical ones, and (p - q - r + s) / 2
-    for diagonal ones. An odd side is first extended by repeating its last row or column.
+    For the pixels p q / r s of a square, the low band has (p + q + r + s) / 2, and the detail bands are, in this order,
+    (p + q - r - s) / 2 for horizontal edges, (p - q + r - s) / 2 for vertical ones, and (p - q - r + s) / 2 for
+    diagonal ones. An odd side is first extended by repeating its last row or column.
 
     Args:
         image: (N, C, H, W), floating point, any range.
         levels: how often the low band is transformed again, at least 1.
 
     Returns:
-        The low band, (N, C, h_L, w_L), and one (N, C, 3, h_j, w_j) of details for each level j = 1..L, fine to
-        coarse, with h_0 = H and h_j = ceil(h_{j-1} / 2). For sides that are multiples of 2^L the sum of squares is
-        that of the image.
+        The low band, (N, C, h_L, w_L), and one (N, C, 3, h_j, w_j) of details for each level j = 1..L, fine to coarse,
+        with h_0 = H and h_j = ceil(h_{j-1} / 2). For sides that are multiples of 2^L the sum of squares is that of the
+        image.
 
     Raises:
         ValueError: `image` has another number of axes or no pixels, or `levels` is not an integer of at least 1.
@@ -44,16 +44,13 @@ def haar(image: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 def wavelet_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
     """Sum over levels and detail bands of the mean squared difference of Haar coefficients.
 
-    Part of :eq:`eq-resdiff-losses`: ResDiff's second loss for its predictor (Shang et al. 2024). Coarse
-    bands have fewer coefficients but the same vote, so they count more per coefficient; the low band does not count.
+    Part of :eq:`eq-resdiff-losses`: ResDiff's second loss for its predictor (Shang et al. 2024). Coarse bands have
+    fewer coefficients but the same weight, so they count more per coefficient; the low band does not count. The result
+    is in squared units of the images.
 
     Args:
-        a: (N, C, H, W), any range.
-        b: shaped like `a`.
+        a, b: (N, C, H, W), any range.
         levels: as in `haar`; 4 in the released program.
-
-    Returns:
-        Shape (), in squared units of the images.
 
     Raises:
         ValueError: the shapes differ, or as `haar`.
@@ -66,18 +63,9 @@ def wavelet_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
 def fourier_loss(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of the real, plus of the imaginary parts of the orthonormal 2-D Fourier transforms.
 
-    Part of :eq:`eq-resdiff-losses`: ResDiff's first loss for its predictor (Shang et al. 2024). It is the
-    mean squared error of the pixels, by Parseval's identity, :eq:`eq-parseval`.
-
-    Args:
-        a: (N, C, H, W), any range, single or double precision.
-        b: shaped like `a`.
-
-    Returns:
-        Shape (), in squared units of the images.
-
-    Raises:
-        ValueError: the shapes differ.
+    Part of :eq:`eq-resdiff-losses`: ResDiff's first loss for its predictor (Shang et al. 2024). It is the mean squared
+    error of the pixels, by Parseval's identity, :eq:`eq-parseval`. Images are (N, C, H, W), of any range, in single or
+    double precision; shapes that differ are a ValueError.
     """
     _require_same_shape(a, b)
     spectra = [torch.view_as_real(torch.fft.fft2(image, norm="ortho")) for image in (a, b)]

@@ -1,4 +1,4 @@
-"""What every method of the book is: a module with stages, each with a loss and a way to upscale, that can be saved."""
+"""The base of every method: a module with stages, each with a loss and a way to upscale, that can be saved."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,8 @@ class Method(nn.Module):
 
     A subclass declares its `kind`, its `stages`, and the arguments of its constructor: plain numbers, strings, lists,
     and dicts. They are noted when it is called, so that a checkpoint can rebuild the method, and are its attributes
-    until it gives a part the same name. A choice (`Literal`) is checked.
+    until it gives a part the same name. A choice (`Literal`) is checked. Arguments out of range, and the name of a
+    stage that the method does not have, are a ValueError.
 
     `parameters()` are the method's own networks; `srbook.frozen.Frozen` parts are not among them.
 
@@ -90,11 +91,7 @@ class Method(nn.Module):
 
     @classmethod
     def declared(cls, stage: str) -> Stage:
-        """The stage of that name.
-
-        Raises:
-            ValueError: the method has no such stage.
-        """
+        """The stage of that name."""
         for declared in cls.stages:
             if declared.name == stage:
                 return declared
@@ -106,15 +103,12 @@ class Method(nn.Module):
         return self.declared(self.stage).samples
 
     def loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Training losses of a batch, in the present stage.
+        """Training losses of a batch in the present stage: scalars by name, of which "loss" is the one to minimize.
 
         Args:
             hr: (N, 3, sH, sW) in [0, 1], the truth.
             lr: (N, 3, H, W) in [0, 1], its degraded version.
             generator: source of all randomness (noise, times); None uses torch's global one.
-
-        Returns:
-            Scalars by name. "loss" is the one to minimize.
 
         Raises:
             ValueError, TypeError: the pair breaks the image convention, or does not differ by the scale.
@@ -131,16 +125,13 @@ class Method(nn.Module):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> SampleResult:
-        """High-resolution images for `lr`, without gradients, by what the present stage has trained.
+        """Images (N, 3, sH, sW) in [0, 1] for `lr`, without gradients, by what the present stage has trained.
 
         Args:
             lr: (N, 3, H, W) in [0, 1].
             steps: number of sampling steps; None takes the method's default. Methods of one step refuse others.
             generator: source of all randomness; None uses torch's global one.
             progress: show a progress display over the steps, where there are several.
-
-        Returns:
-            A `SampleResult` whose `image` is (N, 3, sH, sW) in [0, 1].
 
         Raises:
             ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
@@ -156,11 +147,7 @@ class Method(nn.Module):
         return SampleResult(image=clip(upscale(lr).float()), nfe=1 if stage.trains else 0)
 
     def begin(self, stage: str) -> None:
-        """Enter a stage: `loss` and `upscale` become its own, and only its weights require gradients.
-
-        Raises:
-            ValueError: the method has no such stage.
-        """
+        """Enter a stage: `loss` and `upscale` become its own, and only its weights require gradients."""
         self.declared(stage)
         self.stage = stage
         self.requires_grad_(False)
@@ -172,7 +159,7 @@ class Method(nn.Module):
         return [self.get_submodule(name) for name in self.declared(stage).trains]
 
     def turns(self) -> list[Turn]:
-        """What a training step does: one turn, for the loss and all weights of the present stage."""
+        """The turns of a training step: one, for the loss and all weights of the present stage."""
         return [Turn("main", [self], self.loss)]
 
     def frozen(self) -> dict[str, str]:
@@ -182,12 +169,8 @@ class Method(nn.Module):
     def save(self, path: str | Path, *, carry: bool = False) -> Path:
         """Write weights, stage, and the arguments that rebuild the method to one safetensors file, atomically.
 
-        Read it back with `srbook.load(path)`, which gives the method in the same stage.
-
-        Args:
-            path: the file.
-            carry: put the frozen parts into the file too; otherwise it names them by their hashes, and the machine
-                that reads it must have them.
+        `srbook.load(path)` gives the method back, in the same stage. With `carry` the file holds the frozen parts, too;
+        otherwise it names them by their hashes, and the machine that reads it must have them.
         """
         config = {"method": self.kind, "arguments": self.arguments, "stage": self.stage}
         tensors = self.state_dict()
@@ -199,11 +182,7 @@ class Method(nn.Module):
         return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})
 
     def require_pair(self, hr: Tensor, lr: Tensor) -> None:
-        """Check a training pair: both keep the image convention and differ by exactly the scale.
-
-        Raises:
-            ValueError, TypeError: says which of the two is wrong and how.
-        """
+        """Check that both images keep the convention and differ by the scale; otherwise a ValueError or TypeError."""
         require_images(hr, "hr")
         require_images(lr, "lr")
         expected = (lr.shape[0], 3, lr.shape[2] * self.scale, lr.shape[3] * self.scale)

@@ -9,11 +9,7 @@ from srbook.methods.base import Method, Stage
 
 
 class Bicubic(Method):
-    """MATLAB's bicubic upscaling, clipped to [0, 1]. It has nothing to train.
-
-    Args:
-        scale: magnification.
-    """
+    """MATLAB's bicubic upscaling, clipped to [0, 1]. It has nothing to train."""
 
     kind = "bicubic"
     stages = (Stage("main", trains=(), loss="interpolation_loss", upscale="interpolate"),)

@@ -17,10 +17,10 @@ from srbook.schedules import linear_betas
 class DDPM(Diffusion):
     """Denoising diffusion (Ho, Jain, and Abbeel 2020): it learns p(x), and draws from it with `sample`.
 
-    It has not learned from low-resolution images, but `upscale` can still take one into account: the part of each
-    predicted image that the low-resolution one fixes is replaced, and only the free part is the prior's (DDNM,
-    Wang, Yu, and Zhang 2023). It implements :eq:`eq-ddnm`. Whatever the network, the result shrinks to the input, up to
-    the clipping to [0, 1].
+    It has not learned from low-resolution images, but `upscale` can still take one into account: it replaces the part
+    of each predicted image that the low-resolution one fixes, and the prior gives the rest (DDNM, Wang, Yu, and Zhang
+    2023). It implements :eq:`eq-ddnm`. Whatever the network, the result shrinks to the input, up to the clipping to [0,
+    1].
 
     Args:
         scale: magnification of `upscale`; training does not use it.
@@ -29,9 +29,6 @@ class DDPM(Diffusion):
         variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
         distance: of the training loss.
         sampling_steps: steps of sampling; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     kind = "ddpm"

@@ -1,4 +1,4 @@
-"""What the diffusion methods share: an anchored path in a space, and a network that sees something in x_t."""
+"""What the diffusion methods share: an anchored path in a space, and a network that predicts from x_t."""
 
 import math
 from abc import abstractmethod
@@ -42,13 +42,12 @@ class Diffusion(Method):
     A subclass makes the condition and calls the network.
 
     Args:
-        scale: magnification.
         path: from x_0 to x_t.
         multiple: the network takes x whose sides are multiples of this.
         space: where the path lives.
 
     Attributes:
-        predicts: what the network's output is, see `srbook.parametrizations`.
+        predicts: the kind of the network's output, see `srbook.parametrizations`.
         clips: sampling keeps predictions within one sigma of the anchor, unless it is told otherwise.
         distance: of the training loss, "l2" or "l1".
         by_score: training weighs errors as those of the score, see `srbook.objectives.denoising_losses`.
@@ -111,7 +110,7 @@ class Diffusion(Method):
         return self.space.encode(hr)
 
     def denoising_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The loss of the stage "diffusion": how wrong the network is at random times of the path."""
+        """The loss of the stage "diffusion", at random times of the path."""
         condition = self.condition(lr)
         t = self.draw_times(len(hr), generator, hr.device)
         x0 = self.clean(hr, condition)
@@ -133,15 +132,12 @@ class Diffusion(Method):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> SampleResult:
-        """From noise at the end of the path back to x_0.
+        """From noise at the end of the path back to x_0 in the space of the method; `space.decode` makes it an image.
 
         Args:
             condition: as `condition` gives it.
             noise: (N, channels, H, W) of the space, standard normal: where sampling starts.
             steps, generator, progress: as in `upscale`; the generator draws the noise of the steps.
-
-        Returns:
-            x_0 in the space of the method as `image`: `space.decode` makes it an image.
         """
         steps = self.sampling_steps if steps is None else steps
         times = self.path.times(int(self.path.end) if steps is None else steps)

@@ -1,4 +1,4 @@
-"""ECDP: keep mean and variance along the path, and judge the image at its end."""
+"""ECDP: a path that keeps mean and variance, and a loss on the image at its end."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -35,48 +35,42 @@ END_OF_FLOW = 1 / 3000  # where the flow stops: at t = 0 its velocity has no val
 class ECDP(Diffusion):
     """Efficient conditional diffusion with the probability flow (Yuan and Yuan 2024).
 
-    The path leads from the image to the bicubic one with noise of the scale of the residual, in continuous time t from
-    0 to 1, so that the normalized image z_t keeps mean 0 and variance 1. A U-Net, told about the low-resolution image
-    by an RRDB encoder, predicts both the noise and the clean z_0. The blend of the two is sampled by solving the
-    probability flow.
+    The path leads from the image to the bicubic one with noise, in continuous time t from 0 to 1. Its sigma is the
+    deviation of the residual, so that the normalized image z_t keeps mean 0 and variance 1. A U-Net, told about the
+    low-resolution image by an RRDB encoder, predicts both the noise and the clean z_0. Sampling solves the probability
+    flow of their blend.
 
     It is trained in three stages. "encoder" trains the encoder by regression; its decoder exists in this stage only.
     "diffusion" trains the two heads. "quality" generates images by the flow, compares their features with the truth's,
     and sends the gradient back through the flow.
 
-    The published program takes its bicubic image from torchvision. Before version 0.17 that was PyTorch's plain
-    kernel (a = -0.75, `kernel="torch"`); later it is the antialiased one, which equals MATLAB's but for the border.
+    The published program takes its bicubic image from torchvision. Before version 0.17 that was PyTorch's plain kernel
+    (a = -0.75, `kernel="torch"`); later it is the antialiased one, which equals MATLAB's but for the border.
 
     Args:
-        scale: magnification.
         encoder: arguments of `srbook.networks.RRDBEncoder`.
         taps: which of the encoder's blocks tell the U-Net, from 0.
         network: arguments of `srbook.networks.GuidedUNet` but the context.
-        sigma: scale of the noise in pixel units; `srbook.degradations.residual_deviation` measures that of a set.
+        sigma: strength of the noise in pixel units; `srbook.degradations.residual_deviation` measures it for a set.
         kernel: of the bicubic image: "matlab", as everywhere in this package (a = -0.5), or "torch".
         blend: what sampling makes of the heads: "hybrid", or one of them alone, "eps" or "x0".
         ratio: error of the x0 head over that of the eps head, for the weight of the hybrid, see
             `srbook.parametrizations.blend_weight`; 1 gives the program's alpha^2.
-        weighting: of the errors of the heads over time: "plain" takes them as they are, as the program does; "score"
-            as errors of the score, see `srbook.objectives.score_weights`.
-        encoder_learns: the later stages that go on training the encoder. In the program "diffusion" does; in
-            "quality" its encoder is outside of the adjoint equation, and so gets no gradient.
-        quality_features: what "quality" compares: "vgg19" for `srbook.losses.vgg19_features`, "encoder" for the maps of
-            the own encoder, which must then be frozen. `set_feature_extractor` sets any other function.
+        weighting: of the heads' errors over time: "plain", as in the program, or "score", see
+            `srbook.objectives.score_weights`.
+        encoder_learns: the later stages that go on training the encoder. In the program "diffusion" does; in "quality"
+            its encoder is outside of the adjoint equation, and so gets no gradient.
+        quality_features: what "quality" compares: "vgg19" for `srbook.losses.vgg19_features`, "encoder" for the
+            features of its own encoder, which must then be frozen. `set_feature_extractor` sets any other function.
         quality_weight: of the distance of features in "quality"; 0.5 or 1 in the program.
         matching_weight: of the loss of "diffusion" in "quality"; 0 in the program, while the paper adds them.
-        gradients: how they pass the flow in "quality": "adjoint" or "backprop", see
-            `srbook.samplers.probability_flow`.
+        gradients: how they pass the flow in "quality": "adjoint" or "backprop", see `srbook.samplers.probability_flow`.
         sampler: "flow", which draws noise only at the start, or "ancestral".
         tolerance: of the flow, absolute and relative, for the normalized image.
         variance: fresh noise of the ancestral sampler, "forward" in the program.
         distance: of the training loss.
         sampling_steps: steps of `upscale`. None lets dopri5 choose the steps of the flow, and gives the ancestral
-            sampler 300. With a number, the flow is solved by DDIM: that many even steps of one evaluation, down to
-            t = 0.
-
-    Raises:
-        ValueError: an argument is out of range.
+            sampler 300. With a number, DDIM solves the flow in that many even steps of one evaluation, down to t = 0.
     """
 
     kind = "ecdp"
@@ -136,7 +130,7 @@ class ECDP(Diffusion):
 
     @property
     def eta(self) -> float:
-        """DDIM's steps, which draw nothing, solve the flow; the ancestral sampler draws all of its noise anew."""
+        """0 for the steps of DDIM, which solve the flow and draw no noise; 1 for the ancestral sampler."""
         return 0.0 if self.sampler == "flow" else 1.0
 
     @property
@@ -171,7 +165,7 @@ class ECDP(Diffusion):
         return self.network(self.path.normalized(x_t, condition.anchor), CLOCK * t, condition.context)
 
     def denoise(self, x_t: Tensor, t: Tensor, condition: Condition, *, clip: bool | None = None) -> Tensor:
-        """The clean image as the blend of the heads has it."""
+        """The clean image, from the blend of the heads."""
         weight = {"eps": 1.0, "x0": 0.0}.get(self.blend)
         if weight is None:
             weight = blend_weight(self.path, t, self.ratio)
@@ -188,7 +182,7 @@ class ECDP(Diffusion):
         return {"loss": l1_loss(self.regress(lr), hr)}
 
     def quality_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The loss of the stage "quality", the distance of features in it, and how often the flow asked the network.
+        """The loss of the stage "quality", the distance of features in it, and the number of network evaluations.
 
         Implements :eq:`eq-quality-loss`.
         """
@@ -231,11 +225,7 @@ class ECDP(Diffusion):
 
         The solver sees x_t - anchor, with its absolute tolerance in units of sigma, so that it takes the steps of the
         normalized image z_t. Gradients reach the weights and the condition, through the steps or by the adjoint
-        equation.
-
-        Args:
-            condition, noise, progress: as in `sample`.
-            adjoint: see `srbook.samplers.probability_flow`.
+        equation; for `adjoint` see `srbook.samplers.probability_flow`. The other arguments are as in `sample`.
         """
         anchor, origin = condition.anchor, condition.anchor.new_zeros(())
         with Progress(100, f"sample {self.kind}", unit="part", enabled=progress) as bar:
@@ -261,12 +251,12 @@ class ECDP(Diffusion):
         return SampleResult(image=anchor + result.image, nfe=result.nfe)
 
     def set_feature_extractor(self, extract: FeatureExtractor) -> None:
-        """Let the stage "quality" compare what `extract` makes of images. It is not saved with the method."""
+        """Let the stage "quality" compare what `extract` makes of images. The choice is not saved with the method."""
         self._extract = (extract,)
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """What the stage "quality" compares images by."""
+        """The features that the stage "quality" compares."""
         if self._extract:
             return self._extract[0]
         return vgg19_features if self.quality_features == "vgg19" else self._own_features
@@ -275,5 +265,5 @@ class ECDP(Diffusion):
         return torch.cat(self.encoder.features(image, self.taps), dim=1)
 
     def regress(self, lr: Tensor) -> Tensor:
-        """The image of the stage "encoder": what its decoder makes of the last block's map."""
+        """The image of the stage "encoder", which its decoder makes of the last block's features."""
         return self.decoder(self.encoder.features(lr, [len(self.encoder.blocks) - 1])[0])

@@ -1,4 +1,4 @@
-"""ESRDF: a predictor trained to have the truth's gray levels, and diffusion of what it misses (Huang et al. 2026)."""
+"""ESRDF: a predictor trained to have the truth's gray levels, and diffusion of its residual (Huang et al. 2026)."""
 
 from inspect import signature
 from typing import Any, Literal
@@ -32,41 +32,37 @@ class ESRDF(Diffusion):
 
     The defaults correct three things in the released program:
 
-    * It counts the gray levels of images in [-1, 1] as if they were in [0, 1], so the darker half gives no gradient,
-      and exchanges the arguments of the divergence. Here the range is right and the direction is the paper's.
+    * It counts the gray levels of images in [-1, 1] as if they were in [0, 1], so the darker half gives no gradient. It
+      also exchanges the arguments of the divergence. Here the range is right and the direction is the paper's.
     * Its betas run from 1e-6 to 1e-2 whatever T is. Their sum is 1 at T = 200, so abar_T = 0.37: the last state still
       holds 61 % of the residual, and has the variance 0.63 and not 1. The presets scale the betas by 1000 / T, which
-      gives 0.006, as ResDiff has.
+      gives abar_T = 0.006, as ResDiff has.
     * Its sampler starts from variance 1, which the network has not met. Here it starts from the noise of the path.
 
     `build("esrdf-ffhq", schedule={"start": 1e-6, "end": 1e-2}, start="unit", entropy={"direction": "reverse",
     "released_range": True})` undoes all three. Two more differences remain: predicted images are clipped, and features
     are those of `set_feature_extractor`.
 
-    For the paper's ablation, `entropy_weight=0.0` leaves the entropy out, and `anchor="gray"` diffuses the image.
-    With bicubic upscaling in the predictor's place both are `SR3` with `clock="step"`, of which `anchor="bicubic"`
-    diffuses the residual and `anchor="gray"` is the paper's baseline, DDPM on natural images.
+    For the paper's ablation, `entropy_weight=0.0` leaves the entropy out, and `anchor="gray"` diffuses the image. With
+    bicubic upscaling in the predictor's place both are `SR3` with `clock="step"`, of which `anchor="bicubic"` diffuses
+    the residual and `anchor="gray"` is the paper's baseline, DDPM on natural images.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.linear_betas`.
         predictor: arguments of `srbook.networks.AttentionPredictor` but the scale.
         network: arguments of `srbook.networks.UNet` but its channels of input and output.
-        anchor: "predictor" diffuses the residual, "gray" the image, still shown the predicted one.
-        sigma: scale of the noise in pixel units; 0.5 makes z_0 the residual of images in [-1, 1].
+        anchor: "predictor" diffuses the residual, "gray" the image; the network sees the predicted image in both.
+        sigma: strength of the noise in pixel units; 0.5 makes z_0 the residual of images in [-1, 1].
         start: sampling starts from noise as strong as the path's at T ("matched") or of strength 1 ("unit").
         pixel_weight: of the mean absolute error; 2 is the program's 1 for images in [-1, 1].
-        entropy_weight: of the entropy matching loss; 300 / 256 is the program's 100, see there. Its pull on most
-            values is as strong in the paper's direction of the divergence as in the program's; on a few it is far
+        entropy_weight: of the entropy matching loss; 300 / 256 is the program's 100, see there. Its gradient for most
+            values is as strong in the paper's direction of the divergence as in the program's; for a few it is far
             stronger, as the chapter on ESRDF shows.
-        feature_weight: of the mean squared difference of features. VGG's weights are asked for only if it is positive.
+        feature_weight: of the mean squared difference of features. VGG's weights are read only if it is positive.
         entropy: arguments of `srbook.losses.entropy_matching_loss`.
         variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
         distance: of the diffusion's training loss.
         sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     kind = "esrdf"
@@ -106,10 +102,9 @@ class ESRDF(Diffusion):
         self.train()
 
     def set_feature_extractor(self, extract: FeatureExtractor) -> None:
-        """Use other features than VGG's in the predictor's loss. Checkpoints do not keep the choice.
+        """Use other features than VGG's in the predictor's loss, see `srbook.losses.feature_distance`.
 
-        Args:
-            extract: see `srbook.losses.feature_distance`. A module's weights do not become the method's.
+        Checkpoints do not keep the choice, and the weights of a module do not become the method's.
         """
         self._extract = (extract,)  # a bare module would be registered
 

@@ -14,16 +14,12 @@ from srbook.objectives import Distance
 class Regression(Method):
     """Minimize the mean distance between f(y) and x; implements :eq:`eq-risk`.
 
-    With "l2" the best possible f is the posterior mean E[x | y], with "l1" the median of each pixel: both average
-    over all images that fit y, which is why they look smooth.
+    With "l2" the best possible f is the posterior mean E[x | y], with "l1" the median of each pixel. Both average over
+    all images that fit y, which is why they look smooth.
 
     Args:
-        scale: magnification.
         network: its kind and arguments, as in `srbook.networks.build_network`.
         distance: "l1" or "l2", the mean over all values.
-
-    Raises:
-        ValueError: unknown distance or network.
     """
 
     kind = "regression"

@@ -13,12 +13,7 @@ RENAMED: dict[str, dict[str, str]] = {
 
 
 def present_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a stored method under their present names.
-
-    Args:
-        kind: of the method.
-        arguments: as a file of any version has them. They are not changed.
-    """
+    """The arguments of a stored method of any version under their present names; `arguments` stay unchanged."""
     present = deepcopy(arguments)
     for former, name in RENAMED.get(kind, {}).items():
         holder, key = _place(present, former)

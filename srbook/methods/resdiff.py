@@ -1,4 +1,4 @@
-"""ResDiff: a small network predicts the image, and diffusion supplies what it misses."""
+"""ResDiff: a small network predicts the image, and diffusion supplies the residual."""
 
 from typing import Any
 
@@ -20,12 +20,11 @@ from srbook.schedules import linear_betas
 class ResDiff(Diffusion):
     """Super-resolution by diffusion of a network's residual (Shang et al. 2024).
 
-    The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen.
-    The denoiser sees the predicted image, and its high frequencies guide it; noise levels, loss, and sampler are
-    those of SR3's program. The program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
+    The path leads from the image to the predictor's one with noise. The predictor is trained first and then frozen. The
+    denoiser sees the predicted image, and its high frequencies guide it. Times, loss, and sampler are those of SR3's
+    program. The released program keeps predicted images as 8-bit files; here they are clipped, but not rounded.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.linear_betas`.
         predictor: arguments of `srbook.networks.ResidualPredictor` but the scale.
         network: arguments of `srbook.networks.ResDiffUNet`.
@@ -33,12 +32,7 @@ class ResDiff(Diffusion):
             leaves out.
         fourier_weight: of `srbook.losses.fourier_loss`, which equals the squared error.
         wavelet_weight: of `srbook.losses.wavelet_loss`.
-        variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
-        distance: of the diffusion's training loss.
-        sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
+        variance, distance, sampling_steps: of the diffusion, as in `DDPM`.
     """
 
     kind = "resdiff"
@@ -72,7 +66,7 @@ class ResDiff(Diffusion):
         return Condition(predicted, context=2 * predicted - 1)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The noise in z_t, from the predicted image and z_t side by side, and the level."""
+        """The noise in z_t, from the predicted image and z_t side by side, and the signal."""
         z = self.path.normalized(x_t, condition.anchor)
         return self.network(torch.cat([condition.context, z], dim=1), self.path.signal(t))
 

@@ -1,4 +1,4 @@
-"""SR3: diffuse the image itself, and show the network the bicubic one."""
+"""SR3: diffuse the image itself, with the bicubic one beside it."""
 
 from typing import Any, Literal
 
@@ -23,10 +23,9 @@ class SR3(Diffusion):
     """Super-resolution by repeated refinement (Saharia et al. 2021), as the community's program has it.
 
     The path leads from the image to mid-gray noise. The network sees the bicubic image beside the noisy one, is told
-    the noise level sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
+    the signal sqrt(abar_t), and predicts the noise. Its loss implements :eq:`eq-sr3-loss`.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.linear_betas`.
         network: arguments of `srbook.networks.UNet` but its channels of input and output.
         clock: "signal" tells the network sqrt(abar), and trains between the steps too (SR3); "step" tells it the
@@ -34,14 +33,11 @@ class SR3(Diffusion):
         uniform_in: what is uniform within a step when times are drawn, see `draw_between_steps`: "signal" in
             the program, "power" in the paper.
         variance: fresh noise of a sampling step: "posterior" in the program, "forward" in the paper.
-        anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison
-            of the chapter on residuals.
-        sigma: scale of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
+        anchor: "gray" is SR3. "bicubic" diffuses the residual instead, with everything else equal: the comparison of
+            the chapter on residuals.
+        sigma: strength of the noise in pixel units; 0.5 makes z_t the image in [-1, 1].
         distance: of the training loss.
         sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     kind = "sr3"
@@ -71,7 +67,7 @@ class SR3(Diffusion):
         return Condition(anchor, context=2 * upscaled - 1)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The noise in z_t, from the bicubic image and z_t side by side, and the level or the step."""
+        """The noise in z_t, from the bicubic image and z_t side by side, and the signal or the step."""
         z = self.path.normalized(x_t, condition.anchor)
         clock = self.path.signal(t) if self.clock == "signal" else t - 1
         return self.network(torch.cat([condition.context, z], dim=1), clock)

@@ -1,4 +1,4 @@
-"""SRDiff: diffuse what bicubic upscaling misses, and show the network features of the small image."""
+"""SRDiff: diffuse the residual of bicubic upscaling, and tell the network features of the small image."""
 
 from typing import Any
 
@@ -23,17 +23,11 @@ class SRDiff(Diffusion):
     then frozen, tells the denoiser about the low-resolution image: every third of its blocks is tapped.
 
     Args:
-        scale: magnification.
         schedule: arguments of `srbook.schedules.cosine_betas`.
         encoder: arguments of `srbook.networks.RRDBNet` but the scale.
         network: arguments of `srbook.networks.SRDiffUNet` but the scale and the context.
-        sigma: scale of the noise in pixel units; 0.25 makes z_0 twice the residual of images in [-1, 1].
-        variance: fresh noise of a sampling step, see `srbook.samplers.ancestral`.
-        distance: of the training loss.
-        sampling_steps: steps of `upscale`; None takes all.
-
-    Raises:
-        ValueError: an argument is out of range.
+        sigma: strength of the noise in pixel units; 0.25 makes z_0 twice the residual of images in [-1, 1].
+        variance, distance, sampling_steps: as in `DDPM`.
     """
 
     kind = "srdiff"
@@ -67,7 +61,7 @@ class SRDiff(Diffusion):
         return self.network(self.path.normalized(x_t, condition.anchor), t - 1, condition.context)
 
     def clean(self, hr: Tensor, condition: Condition) -> Tensor:
-        """The truth, brought within one sigma of the anchor, which is as far as sampling can go.
+        """The truth, brought within one sigma of the anchor, the range that sampling can reach.
 
         Implements :eq:`eq-srdiff-residual` in pixel units.
         """

@@ -1,4 +1,4 @@
-"""How good an upscaled image is, and how much there is to say about it.
+"""How good an upscaled image is, and how much information images and residuals hold.
 
 PSNR, SSIM, LPIPS, the protocols of the tables, and the table of metrics; the power spectrum; entropies of images and
 residuals, and distances between distributions.

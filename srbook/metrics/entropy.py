@@ -1,8 +1,8 @@
-"""Shannon's entropy of images and of residuals, with the binning that moves the numbers written out.
+"""Shannon's entropy of images and of residuals; the arguments say how gray levels are counted.
 
-Everything here counts gray levels: the order of the pixels does not matter, so a photograph and its shuffled pixels
-have the same entropy. Counting in small blocks brings a part of the order back. Counting happens on the CPU, in
-double precision and without gradients; `srbook.losses.soft_histogram` has them.
+The order of the pixels does not matter, so a photograph and its shuffled pixels have the same entropy. Counting in
+small blocks brings a part of the order back. Counting happens on the CPU, in double precision and without gradients;
+`srbook.losses.soft_histogram` has them. Every entropy is (N,) float64, in bits.
 """
 
 import math
@@ -17,20 +17,17 @@ EntropyChannel = Literal["y", "rgb", "pooled"]
 
 
 def shannon_entropy(values: Tensor, *, bins: int, low: float, high: float) -> Tensor:
-    """Entropy of the histogram of each set of values, in bits: -sum p log2 p (Shannon 1948).
+    """Entropy of the histogram of each set of values: -sum p log2 p (Shannon 1948).
 
     Implements :eq:`eq-entropy`. It lies between 0 (one bin holds everything) and log2(bins). A histogram of M values
-    cannot show more than log2(M) bits, and shows a little less than the truth on average, by about
-    (used bins - 1) / (2 M ln 2).
+    cannot show more than log2(M) bits, and shows a little less than the truth on average, by about (used bins - 1) / (2
+    M ln 2).
 
     Args:
         values: (N, ...), any real type; all values of an entry go into one histogram.
         bins: number of bins of equal width, at least 1.
         low: where the first bin starts.
         high: where the last bin ends; it belongs to that bin. All values lie between the two.
-
-    Returns:
-        (N,) float64, in bits.
 
     Raises:
         ValueError: no value, no bin, an empty range, or values outside the range.
@@ -49,7 +46,7 @@ def shannon_entropy(values: Tensor, *, bins: int, low: float, high: float) -> Te
 
 
 def image_entropy(image: Tensor, *, channel: EntropyChannel, block: int | None = None) -> Tensor:
-    """Entropy of the 8-bit levels of each image, in bits: at most 8.
+    """Entropy of the 8-bit levels of each image: at most 8.
 
     The image is rounded to 8 bits first. Y takes the whole levels 16 to 235, so at most log2(220) = 7.78 bits.
 
@@ -60,9 +57,6 @@ def image_entropy(image: Tensor, *, channel: EntropyChannel, block: int | None =
         block: side of square blocks that are counted one by one, their entropies averaged; what is left over at the
             lower right is not counted. None counts the image as a whole.
 
-    Returns:
-        (N,) float64.
-
     Raises:
         ValueError: another channel, a block that does not fit, or `image` breaks the image convention.
         TypeError: not float tensors.
@@ -71,22 +65,10 @@ def image_entropy(image: Tensor, *, channel: EntropyChannel, block: int | None =
 
 
 def residual_entropy(image: Tensor, upscaled: Tensor, *, channel: EntropyChannel, block: int | None = None) -> Tensor:
-    """Entropy of image - upscaled in whole 8-bit levels, -255 to 255, in bits: at most log2(511) = 9.00.
+    """Entropy of image - upscaled in whole 8-bit levels, -255 to 255: at most log2(511) = 9.00.
 
-    Both images are rounded to 8 bits, for "y" converted and rounded again, and then subtracted.
-
-    Args:
-        image: (N, 3, H, W) in [0, 1].
-        upscaled: same shape, same range: the prediction that is subtracted.
-        channel: as in `image_entropy`.
-        block: as in `image_entropy`.
-
-    Returns:
-        (N,) float64.
-
-    Raises:
-        ValueError: shapes that differ, and as `image_entropy`.
-        TypeError: not float tensors.
+    Both images, (N, 3, H, W) in [0, 1], are rounded to 8 bits, for "y" converted and rounded again, and then
+    subtracted. The other arguments and the errors are as in `image_entropy`.
     """
     first, second = _levels(image, "image", channel), _levels(upscaled, "upscaled", channel)
     if first.shape != second.shape:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, with the conventions that move the numbers written out as arguments."""
+"""PSNR and SSIM; arguments name the conventions that change the numbers."""
 
 import math
 from typing import Literal
@@ -16,21 +16,17 @@ K1, K2 = 0.01, 0.03
 
 
 def psnr(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor:
-    """Peak signal-to-noise ratio of each image, in decibels; infinite for identical images.
+    """Peak signal-to-noise ratio of each image, (N,) float64, in decibels; infinite for identical images.
 
-    Implements :eq:`eq-psnr`. The peak is 1 (255 in 8-bit units), also for the Y channel, whose
-    values only span 16 to 235: the usual convention of super-resolution papers. Nothing is rounded or clipped
-    here; `srbook.metrics.protocol` holds the complete recipes. Computed in float64; differentiable where
-    the images differ.
+    Implements :eq:`eq-psnr`. The peak is 1 (255 in 8-bit units), also for the Y channel, whose values only span 16 to
+    235: the usual convention of super-resolution papers. Nothing is rounded or clipped here; `srbook.metrics.protocol`
+    holds the complete recipes. Differentiable where the images differ.
 
     Args:
         sr: (N, 3, H, W) in [0, 1], the image to judge.
         hr: same shape, the truth.
         channel: "y" measures on the luminance of BT.601, "rgb" on all three channels together.
         border: pixels left out on each side, usually the magnification.
-
-    Returns:
-        (N,) float64.
 
     Raises:
         ValueError: shapes that differ, another channel, a border that leaves nothing, or values outside [0, 1].
@@ -41,25 +37,20 @@ def psnr(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor
 
 
 def ssim(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor:
-    """Structural similarity of each image; 1 for identical images.
+    """Structural similarity of each image, (N,) float64; 1 for identical images. Differentiable.
 
-    Implements :eq:`eq-ssim`. Source: Wang, Bovik, Sheikh, and Simoncelli, "Image Quality
-    Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with its constants: Gaussian
-    window 11x11 of sigma 1.5, K1 = 0.01, K2 = 0.03, dynamic range 1 (255 in 8-bit units), population
-    variances. Only windows that lie inside the image count. Computed in float64; differentiable.
+    Implements :eq:`eq-ssim`. Source: Wang, Bovik, Sheikh, and Simoncelli, "Image Quality Assessment: From Error
+    Visibility to Structural Similarity", IEEE TIP 2004, with its constants: Gaussian window 11x11 of sigma 1.5,
+    K1 = 0.01, K2 = 0.03, dynamic range 1 (255 in 8-bit units), population variances. Only windows that lie inside the
+    image count.
 
     Args:
-        sr: (N, 3, H, W) in [0, 1], the image to judge.
-        hr: same shape, the truth.
+        sr, hr: as in `psnr`.
         channel: "y" measures on the luminance of BT.601, "rgb" takes the mean of the three channels' values.
         border: pixels left out on each side before windows are placed, usually the magnification.
 
-    Returns:
-        (N,) float64.
-
     Raises:
-        ValueError: as `psnr`, and images smaller than the window once the border is cropped.
-        TypeError: as `psnr`.
+        ValueError, TypeError: as `psnr`, and for images smaller than the window once the border is cropped.
     """
     sr, hr = _planes(sr, hr, channel, border)
     if min(sr.shape[2:]) < WINDOW_SIZE:

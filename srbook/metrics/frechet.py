@@ -31,14 +31,11 @@ class FeatureStatistics:
 
 @torch.no_grad()
 def feature_statistics(batches: Iterable[Tensor], extract: FeatureExtractor) -> FeatureStatistics:
-    """Mean and covariance of the features of all images, batch by batch (Chan, Golub, and LeVeque 1983).
+    """Mean and covariance of the features of all images, batch by batch, on the CPU (Chan, Golub, and LeVeque 1983).
 
     Args:
         batches: of images, whatever `extract` takes.
         extract: a batch to its features (N, D).
-
-    Returns:
-        Statistics on the CPU.
 
     Raises:
         ValueError: fewer than two vectors, features of another shape, or features that are not finite.
@@ -73,17 +70,10 @@ def feature_statistics(batches: Iterable[Tensor], extract: FeatureExtractor) -> 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
     """The squared distance |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) (Dowson and Landau 1982).
 
-    It is Wasserstein's distance of order 2 between the two Gaussians, squared. The usual programs take the root of
-    the product C_1 C_2, which is not symmetric and often singular, and then remove imaginary parts. Here each
-    covariance is factored as C = F F^T; the trace of the root is the sum of the singular values of F_1^T F_2, and
-    singular covariances do no harm. With fewer images than features the estimate is far too high, by either way.
-
-    Args:
-        first: statistics of one set.
-        second: of the other, with the same number of features.
-
-    Returns:
-        At least 0, in squared units of the features.
+    It is Wasserstein's distance of order 2 between the two Gaussians, squared, in squared units of the features. The
+    usual programs take the root of the product C_1 C_2, which is not symmetric and often singular, and then remove
+    imaginary parts. Here each covariance is factored as C = F F^T. The trace of the root is the sum of the singular
+    values of F_1^T F_2, also for singular covariances. With fewer images than features both ways estimate far too high.
 
     Raises:
         ValueError: different numbers of features, or a covariance that is not symmetric and positive.
@@ -103,5 +93,5 @@ def _factor(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     if values[0] < -1e-8 * largest:
         raise ValueError(f"a covariance must not have negative eigenvalues, got {values[0].item():.3g}")
-    rounding = len(values) * torch.finfo(values.dtype).eps * largest  # whose roots would add up
+    rounding = len(values) * torch.finfo(values.dtype).eps * largest  # the roots of rounding errors would add up
     return vectors * torch.where(values > rounding, values, 0).sqrt()

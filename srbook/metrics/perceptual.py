@@ -21,22 +21,17 @@ _SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # below this a pooling layer
 
 
 def lpips(sr: Tensor, hr: Tensor, *, net: PerceptualNet = "alex") -> Tensor:
-    """Learned perceptual image patch similarity, version 0.1; 0 for identical images, lower is nearer.
+    """Learned perceptual image patch similarity, version 0.1, (N,) float32; 0 for identical images, lower is nearer.
 
-    Implements :eq:`eq-lpips`. Source: Zhang et al., "The Unreasonable Effectiveness of Deep
-    Features as a Perceptual Metric", CVPR 2018, through the authors' package `lpips`. Papers of the field
-    quote `net="alex"` unless they say otherwise; values of different networks do not compare.
-
-    Computed in float32. Gradients flow to the images that ask for them. The network is kept for later calls.
-    The heads come with the package `lpips`; `srbook.backbones` says where the backbone's weights come from.
+    Implements :eq:`eq-lpips`. Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric", CVPR 2018, through the authors' package `lpips`. Papers of the field quote `net="alex"` unless they say
+    otherwise; values of different networks do not compare. Gradients flow to the images that ask for them. The network
+    is kept for later calls. Its heads come with the package `lpips`; `srbook.backbones` says where the backbone's
+    weights come from.
 
     Args:
-        sr: (N, 3, H, W) in [0, 1].
-        hr: same shape, same range.
+        sr, hr: (N, 3, H, W) in [0, 1].
         net: the backbone: "alex" (AlexNet), "vgg" (VGG-16), or "squeeze" (SqueezeNet 1.1).
-
-    Returns:
-        (N,) float32.
 
     Raises:
         ValueError: another `net`, shapes that differ, images too small for the network, or damaged weights.

@@ -1,18 +1,17 @@
 """Complete recipes for the PSNR and SSIM of a test set: what is rounded, when, and on which channel.
 
-Two recipes cover most tables of the field. They differ by hundredths of a decibel on color photographs, and
-by 1.3 dB on a file that stores one gray channel.
+Two recipes cover most tables of the field. They differ by hundredths of a decibel on color photographs, and by 1.3 dB
+on a file that stores one gray channel.
 
-Protocol A starts from 8-bit RGB files and measures the Y channel, 16 + 219 v in 8-bit units for a gray value v.
-A gray file is read as RGB like any other, so its contrast shrinks by 219/255 before it is measured.
+Protocol A starts from 8-bit RGB files and measures the Y channel, 16 + 219 v in 8-bit units for a gray value v. A gray
+file is read as RGB like any other, so its contrast shrinks by 219/255 before it is measured.
 
-Protocol B starts from the Y channel, rounded to 8 bits, and degrades, upscales, and measures that one plane.
-Its scripts convert only files that have three channels. A file with one gray channel keeps its full contrast,
-so its error is 255/219 times as large: 20 log10(255/219) = 1.32 dB less. Its SSIM falls too, because the
-constants of SSIM do not grow with the contrast. In Set14, `bridge` is stored with one channel: bicubic x4
-scores 23.15 dB / .5403 where conversion would give 24.47 / .5663, which takes 0.094 dB from the mean of the
-set. `man`, as gray to the eye, is stored with three equal channels and loses nothing. That is why `target`
-must be told how the file is stored.
+Protocol B starts from the Y channel, rounded to 8 bits, and degrades, upscales, and measures that one plane. Its
+scripts convert only files that have three channels. A file with one gray channel keeps its full contrast, so its error
+is 255/219 times as large: 20 log10(255/219) = 1.32 dB less. Its SSIM falls too, because the constants of SSIM do not
+grow with the contrast. In Set14, `bridge` is stored with one channel. Its bicubic x4 scores 23.15 dB / .5403 where
+conversion would give 24.47 / .5663, which takes 0.094 dB from the mean of the set. `man` is gray, too, but stored with
+three equal channels, and loses nothing. That is why `target` must be told how the file is stored.
 """
 
 from collections.abc import Callable
@@ -38,9 +37,9 @@ class Scores(NamedTuple):
 class Protocol:
     """A recipe: `target` prepares the truth, `degrade` makes the input, `score` judges the output.
 
-    In every protocol the truth is cropped to a multiple of the scale at its lower right, the degradation is
-    MATLAB's antialiased bicubic unless another is given, outputs are clipped and rounded to 8 bits, and `scale`
-    pixels are left out on each side before measuring.
+    In every protocol the truth is cropped to a multiple of the scale at its lower right, the degradation is MATLAB's
+    antialiased bicubic unless another is given, outputs are clipped and rounded to 8 bits, and `scale` pixels are left
+    out on each side before measuring.
 
     Attributes:
         name: how tables call it.
@@ -60,17 +59,14 @@ class Protocol:
         return "rgb" if self.y_first else "y"
 
     def target(self, hr: Tensor, scale: int, *, stored_gray: bool = False) -> Tensor:
-        """The image that the output is compared with.
+        """The image that the output is compared with, (N, 3, H', W') in [0, 1], cropped to multiples of the scale.
+
+        Where the protocol starts from Y, the three channels are equal.
 
         Args:
             hr: (N, 3, H, W) in [0, 1], as read from the files.
-            scale: magnification.
-            stored_gray: True if the files hold one gray channel. A protocol that starts from Y then keeps
-                the gray values as they are; the others treat the files as RGB.
-
-        Returns:
-            (N, 3, H', W') in [0, 1] with H' and W' the multiples of the scale. Where the protocol starts from
-            Y, the three channels are equal.
+            stored_gray: True if the files hold one gray channel. A protocol that starts from Y then keeps the gray
+                values as they are; the others treat the files as RGB.
 
         Raises:
             ValueError: an image smaller than the scale, or one said to be gray whose channels differ.
@@ -93,14 +89,8 @@ class Protocol:
     ) -> Tensor:
         """The low-resolution input for a `target`: (N, 3, H, W) to (N, 3, H/scale, W/scale), in [0, 1].
 
-        Args:
-            target: from `target`.
-            scale: magnification.
-            degradation: of this scale; None is the protocol's own.
-            generator: for a random degradation.
-
-        Raises:
-            ValueError: as `require_degradation`.
+        `degradation` is of this scale and goes through `require_degradation`; None is the protocol's own. `generator`
+        serves a random one.
         """
         if degradation is not None:
             self.require_degradation(degradation, scale)
@@ -109,11 +99,7 @@ class Protocol:
         return bicubic_downsample(target, scale) if self.lr_rounded else clip(imresize(target, 1 / scale))
 
     def require_degradation(self, degradation: Degradation, scale: int) -> None:
-        """Refuse what the protocol does not measure.
-
-        Raises:
-            ValueError: another degradation than bicubic in a protocol that starts from Y, or one of another scale.
-        """
+        """Raise a ValueError for another scale, and for another degradation than bicubic in one that starts from Y."""
         if degradation.scale != scale:
             raise ValueError(f"the degradation shrinks {degradation.scale} times, not {scale} times")
         if self.y_first and degradation != Bicubic(scale):
@@ -135,11 +121,9 @@ class Protocol:
         """Degrade, upscale, and score in one call.
 
         Args:
-            upscale: maps (N, 3, H, W) to (N, 3, scale*H, scale*W), both in [0, 1]; for a method,
-                `lambda lr: method.upscale(lr).image`.
-            hr: (N, 3, H, W) in [0, 1], as read from the files.
-            scale: magnification.
-            stored_gray: see `target`.
+            upscale: maps (N, 3, H, W) to (N, 3, scale*H, scale*W), both in [0, 1]; for a method, `lambda lr:
+                method.upscale(lr).image`.
+            hr, scale, stored_gray: as in `target`.
         """
         target = self.target(hr, scale, stored_gray=stored_gray)
         return self.score(upscale(self.degrade(target, scale)), target, scale)

@@ -7,19 +7,19 @@ from torch import Tensor
 def radial_spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
     """How the mean square of an image is shared out among rings of equal spatial frequency.
 
-    With F the two-dimensional discrete Fourier transform, the power of ring k is the sum of |F|^2 / (H W)^2
-    over the frequencies within half a ring's width of radius k / min(H, W). By Parseval's theorem the
-    powers add up to the mean square of the image. Subtract the mean first to remove ring 0's constant part.
-    A ring holds more frequencies the larger it is: white noise rises in proportion to the radius, and a
-    natural image, whose density falls as 1/f^2, falls as 1/f. Opposite sides of the image count as
-    neighbors, so a jump between them adds power along the two axes.
+    With F the two-dimensional discrete Fourier transform, the power of ring k is the sum of |F|^2 / (H W)^2 over the
+    frequencies within half a ring's width of radius k / min(H, W). By Parseval's theorem the powers add up to the mean
+    square of the image. Subtract the mean first to remove ring 0's constant part. A larger ring holds more frequencies:
+    the power of white noise rises in proportion to the radius, and that of a natural image, whose density falls as
+    1/f^2, falls as 1/f. Opposite sides of the image count as neighbors, so a jump between them adds power along the two
+    axes.
 
     Args:
         image: (N, C, H, W) of floating point, any range; residuals are welcome.
 
     Returns:
-        Frequencies (K,) in cycles per pixel, from 0 through 0.5 (Nyquist along an axis) to about 0.71 (the
-        corners), and powers (N, K), averaged over the channels, in squared units of the image. Both float64.
+        Frequencies (K,) in cycles per pixel, from 0 through 0.5 (Nyquist along an axis) to about 0.71 (the corners),
+        and powers (N, K), averaged over the channels, in squared units of the image. Both float64.
 
     Raises:
         TypeError: not a float tensor.

@@ -1,4 +1,4 @@
-"""The table of metrics: what evaluation, training, and the command line can measure, and how they print it."""
+"""The table of metrics, from which evaluation, training, and the command line choose."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """How far a distribution is from the Gaussian that diffusion turns it into, by the transport of mass.
 
 The distance is Wasserstein's of order 2: the root of the mean squared way that mass must go. In one dimension the
-shortest way keeps the order of the values, so sorting solves it; in more dimensions we look along random lines.
+shortest way keeps the order of the values, so sorting solves it; in more dimensions we project on random lines.
+Distances are float64 on the CPU, in the units of the samples, and differentiable.
 """
 
 import math
@@ -11,23 +12,20 @@ from torch import Tensor
 
 
 def wasserstein_to_gaussian(samples: Tensor, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> Tensor:
-    """Distance between the sampled distribution of each entry and the Gaussian N(mean, std^2), exactly.
+    """Distance between each entry's sampled distribution and the Gaussian N(mean, std^2), shaped like `samples[0]`.
 
     Implements :eq:`eq-wasserstein` without its integral. With u_(1) <= ... <= u_(M) the sorted samples and q the
     quantile function of the Gaussian, W^2 = sum over i of the integral of (u_(i) - q(v))^2 over v from (i - 1) / M to
-    i / M. The integrals of q are differences of the Gaussian density, so nothing is approximated. The samples
-    themselves are: even M draws from the Gaussian are about sqrt(log(log M) / M) std away from it.
+    i / M. The integrals of q are differences of the Gaussian density, so this is exact for the given samples. Samples
+    themselves vary: even M draws from the Gaussian are about sqrt(log(log M) / M) std away from it.
 
-    For a path, take residuals x_0 - anchor against N(0, sigma^2): pooled as `residual.reshape(-1)`, or one distance
-    per pixel and channel as (N, 3, H, W).
+    For a path, take residuals x_0 - anchor against N(0, sigma^2): pooled as `residual.reshape(-1)`, or one distance per
+    pixel and channel as (N, 3, H, W).
 
     Args:
         samples: (M, ...), floating point; each of the other positions is a distribution of its own.
         mean: of the Gaussian, a number or broadcastable to `samples[0]`.
         std: of the Gaussian, not negative, a number or broadcastable to `samples[0]`. At 0 it is a point.
-
-    Returns:
-        Shaped like `samples[0]`, float64 on the CPU, in the units of the samples. Differentiable.
 
     Raises:
         TypeError: not a float tensor.
@@ -54,9 +52,9 @@ def sliced_wasserstein_to_gaussian(
     """Distance between vectors and the Gaussian N(mean, std^2 I), along random lines (Bonneel et al. 2015).
 
     The root of the mean over unit vectors of the squared distance between the projections, each exact as in
-    `wasserstein_to_gaussian`. It sees how the entries of a vector hang together, which distances per entry do not.
-    Vectors of 3 p p numbers from patches of p x p pixels:
-    `torch.nn.functional.unfold(images, p, stride=p).transpose(1, 2).flatten(0, 1)`.
+    `wasserstein_to_gaussian`. It depends on how the entries of a vector hang together, which distances per entry do
+    not. Vectors of 3 p p numbers from patches of p x p pixels: `torch.nn.functional.unfold(images, p,
+    stride=p).transpose(1, 2).flatten(0, 1)`.
 
     Args:
         samples: (M, D), floating point.
@@ -64,9 +62,6 @@ def sliced_wasserstein_to_gaussian(
         std: of the Gaussian along every line, not negative.
         directions: number of random lines, at least 1.
         generator: source of the directions; None uses torch's global one.
-
-    Returns:
-        Shape (), float64 on the CPU, in the units of the samples. Differentiable.
 
     Raises:
         TypeError: not a float tensor.

@@ -76,13 +76,7 @@ __all__ = [
 def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
     """A network with fresh weights: `build_network(4, "rrdb", width=32, growth=16, blocks=4)`.
 
-    Args:
-        scale: magnification.
-        kind: a key of `NETWORKS`.
-        arguments: the constructor's other arguments.
-
-    Raises:
-        ValueError: unknown kind or argument.
+    `kind` is a key of `NETWORKS`, and `arguments` are the constructor's. An unknown kind or argument is a ValueError.
     """
     if kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}; choose from {', '.join(sorted(NETWORKS))}")

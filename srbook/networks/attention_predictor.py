@@ -13,11 +13,9 @@ REDUCTION = 16
 class ConvolutionalAttention(nn.Module):
     """Channels, then positions, times weights in (0, 1): CBAM (Woo et al., 2018), with leaky ReLUs.
 
-    A channel's weight comes from the means and maxima of all channels, a position's from the mean and the maximum
-    over the channels in the 7x7 positions around it.
-
-    Args:
-        channels: width; the hidden layer has a sixteenth of it, at least one.
+    A channel's weight comes from the means and maxima of all channels, by a hidden layer with a sixteenth of the
+    `channels`. A position's weight comes from the mean and the maximum over the channels in the 7x7 positions around
+    it.
     """
 
     def __init__(self, channels: int):
@@ -37,11 +35,7 @@ class ConvolutionalAttention(nn.Module):
 
 
 class AttentionUnit(nn.Module):
-    """Two 3x3 convolutions and attention, added to the input: the paper's ARFU.
-
-    Args:
-        channels: width.
-    """
+    """Two 3x3 convolutions of `channels` and attention, added to the input: the paper's ARFU."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -56,12 +50,7 @@ class AttentionUnit(nn.Module):
 
 
 class AttentionFusion(nn.Module):
-    """Three units, then a 3x3 convolution, plus a 1x1 convolution of the input: the paper's ARFM.
-
-    Args:
-        inputs: channels of the input and of the units.
-        outputs: channels of the output.
-    """
+    """Three units, then a 3x3 convolution, plus a 1x1 convolution of the input: the paper's ARFM."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -78,12 +67,8 @@ class AttentionPredictor(nn.Module):
     """Bicubic upscaling plus a learned residual, computed at low resolution: ESRDF's main path.
 
     At the defaults and x4 it has 2,381,948 parameters. The released program holds 1,731 more in a convolution that it
-    never uses, and its bicubic image is torch's (a = -0.75) where this one is MATLAB's (a = -0.5). The last
-    convolution starts at zero, so training starts at the bicubic image.
-
-    Args:
-        scale: magnification.
-        width: channels.
+    never uses, and its bicubic image is torch's (a = -0.75) where this one is MATLAB's (a = -0.5). The last convolution
+    starts at zero, so training starts at the bicubic image.
     """
 
     def __init__(self, scale: int, width: int = 64):
@@ -99,7 +84,7 @@ class AttentionPredictor(nn.Module):
         nn.init.zeros_(self.tail.bias)
 
     def residual(self, lr: Tensor) -> Tensor:
-        """What is added to the bicubic image: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW).
+        """The residual that is added to the bicubic image: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW).
 
         The convolutions see and make images in [-1, 1], as in the released program.
         """

@@ -1,4 +1,4 @@
-"""The parts of the U-Net: a residual block that knows the time, attention over all pixels, and doubling."""
+"""The parts of the U-Net: a residual block that is told the time, attention over all pixels, and doubling."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,9 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
 
 class SelfAttention(nn.Module):
-    """Every pixel takes a weighted mean of all pixels, and adds it to itself. One head (Vaswani et al., 2017).
+    """Add to every pixel a weighted mean of all pixels. One head (Vaswani et al., 2017).
 
-    Args:
-        channels: width, a multiple of `groups`.
-        groups: of the group normalization.
+    `groups`, of the group normalization, divides `channels`.
     """
 
     def __init__(self, channels: int, groups: int):
@@ -79,11 +77,7 @@ class ResidualBlock(nn.Module):
 
 
 class Doubling(nn.Conv2d):
-    """Every pixel becomes 2x2 equal ones, then a 3x3 convolution.
-
-    Args:
-        channels: of the input and of the output.
-    """
+    """Every pixel becomes 2x2 equal ones, then a 3x3 convolution that keeps the number of channels."""
 
     doubles = True  # by this `srbook.accel` knows the layer
 

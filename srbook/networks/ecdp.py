@@ -17,12 +17,11 @@ HEAD_GROUPS = 16
 class GuidedBlock(nn.Module):
     """Two normalized 3x3 convolutions, with the time and a map of the condition added in between, plus the input.
 
-    The block owns the 1x1 convolution `guide`, which makes its map from the features of the low-resolution image.
-    The network calls it, once per image: see `GuidedUNet.prepare`.
+    The block owns the 1x1 convolution `guide`, which makes its map from the features of the low-resolution image. The
+    network calls it, once per image: see `GuidedUNet.prepare`.
 
     Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
+        inputs, outputs: channels of the input and of the output.
         time_channels: length of the time embedding.
         context: channels of the features.
     """
@@ -51,13 +50,12 @@ class GuidedUNet(nn.Module):
     """ECDP's denoiser. With the defaults: 26,039,302 parameters.
 
     Every block adds its own 1x1 convolution of the features of the low-resolution image, resized to its resolution.
-    The condition stays the same while the noisy image changes, so `prepare` makes all these maps once per image, and
-    each evaluation only adds them. The published program makes them anew in every block at every evaluation, and
-    resizes the features first. A 1x1 convolution mixes channels and a resize mixes pixels, so they commute, and the
-    small maps are cheaper to mix.
+    `prepare` makes all these maps once per image, and each evaluation adds them. The published program makes them anew
+    at every evaluation, and resizes the features before the convolution. The two operations commute, and the
+    convolution is cheaper on the small maps.
 
-    The stem, each block on the way down, and each halving leave a shortcut; each block on the way up takes one, so
-    there is one more block per level. An odd side is halved upwards, and the way up cuts off what is too much, so
+    The stem, each block on the way down, and each halving leave a shortcut. Each block on the way up takes one, so
+    there is one more block per level. The halves of odd sides are rounded up, and the way up cuts the surplus off, so
     images of every size pass. There is no attention and no dropout.
 
     Args:
@@ -68,8 +66,8 @@ class GuidedUNet(nn.Module):
         multipliers: channels of each level as multiples of `width`; each level halves the resolution.
         blocks: residual blocks of each level on the way down.
         time_channels: length of the sinusoidal embedding; its layers are four times as wide.
-        antialias: smooth the condition where a level is smaller than it, as torchvision does since version 0.17. At
-            x4 this concerns a fourth level only.
+        antialias: smooth the condition where a level is smaller than it, as torchvision does since version 0.17. At x4
+            this concerns a fourth level only.
 
     Raises:
         ValueError: no level, a level without its number of blocks, a width that is not a multiple of 16, the number of
@@ -134,15 +132,13 @@ class GuidedUNet(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def prepare(self, features: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """The maps that the blocks add, in the order in which they are used.
+        """The maps (N, channels, H, W) that the blocks add, in the order of use, at each block's channels and size.
+
+        With the default widths they hold 588 numbers per pixel of the large image.
 
         Args:
             features: (N, context, h, w), the condition, usually at low resolution.
             size: height and width of the images that `forward` will get.
-
-        Returns:
-            For each block a map (N, channels, H, W) of its own channels and resolution. With the default widths that
-            is 588 numbers per pixel of the large image.
         """
         sizes = [size]
         for _ in self.shrink:
@@ -154,15 +150,11 @@ class GuidedUNet(nn.Module):
         return [weight for name, weight in self.named_parameters() if ".guide." not in name]
 
     def forward(self, x: Tensor, time: Tensor, guides: Sequence[Tensor]) -> Tensor:
-        """One evaluation.
+        """One evaluation, for x (N, inputs, H, W) of any size, to (N, outputs, H, W).
 
         Args:
-            x: (N, inputs, H, W), any size.
             time: (N,), the time of each image.
             guides: what `prepare` made for this size.
-
-        Returns:
-            (N, outputs, H, W).
 
         Raises:
             ValueError: a `time` of another shape, or maps for another network or size.

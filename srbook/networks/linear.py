@@ -1,4 +1,4 @@
-"""The best that a linear function of the neighborhood can do: one filter bank."""
+"""Linear upscaling by one bank of filters, fitted by least squares."""
 
 from collections.abc import Iterable
 
@@ -10,16 +10,9 @@ from torch.nn.functional import conv2d, pad, pixel_shuffle, pixel_unshuffle, unf
 class LinearUpscaler(nn.Module):
     """Each high-resolution pixel is a weighted mean of the `size` x `size` low-resolution pixels around it.
 
-    Implements :eq:`eq-linear`. The s^2 pixels under one low-resolution pixel have a filter each, the
-    same for the three channels. The weights of a filter add up to one, so that brightness is kept: the parameters
-    are offsets from "repeat the pixel", and their mean does not matter.
-
-    Args:
-        scale: magnification.
-        size: side of the neighborhood, odd.
-
-    Raises:
-        ValueError: `size` is not an odd positive number.
+    Implements :eq:`eq-linear`. The s^2 pixels under one low-resolution pixel have a filter each, the same for the three
+    channels. The weights of a filter add up to one, so that brightness is kept: the parameters are offsets from "repeat
+    the pixel", and their mean does not matter. A `size` that is not odd and positive is a ValueError.
     """
 
     def __init__(self, scale: int, size: int = 5):
@@ -49,8 +42,7 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
 
     Args:
         batches: pairs (hr, lr) of shapes (N, 3, sH, sW) and (N, 3, H, W).
-        scale: magnification.
-        size: side of the neighborhood, odd.
+        scale, size: as in `LinearUpscaler`.
 
     Raises:
         ValueError: no batch, or patches smaller than the neighborhood.
@@ -63,7 +55,7 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
     for hr, lr in batches:
         if min(lr.shape[-2:]) < size:
             raise ValueError(f"patches of {tuple(lr.shape[-2:])} hold no neighborhood of {size} x {size}")
-        brightness = lr.mean(dim=(2, 3), keepdim=True)  # drops out of every difference; without it float32 is enough
+        brightness = lr.mean(dim=(2, 3), keepdim=True)  # cancels in every difference; without it float32 is enough
         near = unfold((lr - brightness).flatten(0, 1).unsqueeze(1), size).transpose(1, 2).flatten(0, 1)
         inner = pixel_unshuffle((hr - brightness).flatten(0, 1).unsqueeze(1), scale)[..., margin:, margin:]
         inner = inner[..., : lr.shape[-2] - 2 * margin, : lr.shape[-1] - 2 * margin].flatten(2)

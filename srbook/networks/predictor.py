@@ -1,4 +1,4 @@
-"""The small residual predictor: bicubic plus what three convolutions add to it."""
+"""The small residual predictor: bicubic plus the output of three convolutions."""
 
 from torch import Tensor, nn
 
@@ -8,13 +8,10 @@ from srbook.degradations import bicubic_upsample
 class ResidualPredictor(nn.Module):
     """Bicubic upscaling plus a learned residual, computed at low resolution; :eq:`eq-predictor`.
 
-    Three 3x3 convolutions end in 3 s^2 channels, which a pixel shuffle turns into the high-resolution residual
-    (Shi et al., 2016). At the default widths and x4 this is ResDiff's predictor, with 34,128 parameters, except
-    that the bicubic image is MATLAB's (a = -0.5) where the released program takes torch's (a = -0.75).
-
-    Args:
-        scale: magnification.
-        widths: channels after each hidden convolution.
+    Three 3x3 convolutions, with `widths` channels after the first two, end in 3 s^2 channels, which a pixel shuffle
+    turns into the high-resolution residual (Shi et al., 2016). At the default widths and x4 this is ResDiff's
+    predictor, with 34,128 parameters, except that the bicubic image is MATLAB's (a = -0.5) where the released program
+    takes torch's (a = -0.75).
     """
 
     def __init__(self, scale: int, widths: tuple[int, ...] = (64, 32)):
@@ -28,7 +25,7 @@ class ResidualPredictor(nn.Module):
         self.body = nn.Sequential(*layers, nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
 
     def residual(self, lr: Tensor) -> Tensor:
-        """What is added to the bicubic image: (N, 3, H, W) to (N, 3, sH, sW)."""
+        """The residual that is added to the bicubic image: (N, 3, H, W) to (N, 3, sH, sW)."""
         return self.body(lr)
 
     def forward(self, lr: Tensor) -> Tensor:

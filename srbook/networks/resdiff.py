@@ -1,4 +1,4 @@
-"""ResDiff's denoiser: SR3's U-Net, shown the frequencies of the predicted image (Shang et al., 2024)."""
+"""ResDiff's denoiser: SR3's U-Net, which also sees the frequencies of the predicted image (Shang et al., 2024)."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,17 @@ from srbook.numbers import at_least_single
 
 
 def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released: bool = False) -> Tensor:
-    """The gain 1 - exp(-d^2 / (2 sigma^2)) of each frequency of a 2-D Fourier transform.
+    """The gain 1 - exp(-d^2 / (2 sigma^2)) of each frequency, in the order of `torch.fft.fft2`.
 
-    Implements :eq:`eq-gaussian-filter`. With d the distance from frequency zero this is a high-pass:
-    nothing of the mean passes. The released program measures d from the middle of an array whose middle is the
-    highest frequency, because it does not shift its spectrum: a low-pass.
+    Implements :eq:`eq-gaussian-filter`. With d the distance from frequency zero this is a high-pass, and the mean does
+    not pass. The released program does not shift its spectrum, so it measures d from the highest frequency: a low-pass.
+    The result is (..., height, width) of the type of `sigma`, in single precision for a number.
 
     Args:
         height, width: of the image.
         sigma: positive, in cycles per pixel, a number or a tensor of shape (..., 1, 1). The released program counts
             bins of an image of S x S: divide by S.
         as_released: measure d from the highest frequency.
-
-    Returns:
-        (height, width) or (..., height, width), in the order of `torch.fft.fft2`: frequency zero is entry [0, 0].
-        Single precision for a number, otherwise the type of `sigma`.
 
     Raises:
         ValueError: a size below 1, or a number for `sigma` that is not positive.
@@ -47,8 +43,7 @@ def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released:
 class ChannelGate(nn.Module):
     """Every channel times 1 plus a weight in (0, 1) that the means of all channels decide (Hu et al., 2018).
 
-    Args:
-        channels: width; the hidden layer has half of it.
+    The hidden layer has half of the `channels`.
     """
 
     def __init__(self, channels: int):
@@ -67,17 +62,14 @@ class FrequencySplitter(nn.Module):
     """ResDiff's first layer: the noisy image and the predicted one, with three maps made from them.
 
     At the defaults it has 8,419 parameters. Two defects of the released program are corrected: its Fourier transform
-    mixes the images and channels of a batch, and its "high-pass" is a low-pass (see `gaussian_filter`). Images of
-    another size than S x S get the noise profile by linear interpolation, the filter at the same frequencies, and
-    the spectrum in the units of S x S.
+    mixes the images and channels of a batch, and its "high-pass" is a low-pass (see `gaussian_filter`). For images of
+    another size than S x S, the noise profile is interpolated linearly, the filter keeps its frequencies, and the
+    spectrum keeps the units of S x S.
 
     Args:
-        size: side S of the training images, at least 20.
+        size: side S of the training images, at least 20, or a ValueError.
         embedding: length of the noise embedding.
         as_released: keep both defects.
-
-    Raises:
-        ValueError: `size` is below 20.
     """
 
     def __init__(self, size: int = 128, embedding: int = 64, as_released: bool = False):
@@ -90,16 +82,15 @@ class FrequencySplitter(nn.Module):
         self.low = nn.Conv2d(6, 3, 1)
 
     def forward(self, predicted: Tensor, noisy: Tensor, embedding: Tensor) -> Tensor:
-        """The five maps.
+        """The five maps, (N, 15, H, W).
+
+        They are the noisy image, the predicted one, the noisy one gated by the signal, and the low and the high
+        frequencies of the predicted one.
 
         Args:
             predicted: (N, 3, H, W), the predictor's image in [-1, 1].
             noisy: shaped like `predicted`, the normalized state z_t.
-            embedding: (N, embedding), of the noise level.
-
-        Returns:
-            (N, 15, H, W): the noisy image, the predicted one, the noisy one gated by the noise level, and the low
-            and the high frequencies of the predicted one.
+            embedding: (N, embedding), of the signal sqrt(abar_t).
         """
         height, width = predicted.shape[-2:]
         profile = self.profile(embedding)[:, None]
@@ -117,11 +108,9 @@ class FrequencySplitter(nn.Module):
     def sigma(self, spectrum: Tensor) -> Tensor:
         """The filter's width for each image, (N, 1, 1, 1), in cycles per pixel.
 
-        The program lets it grow from 1/2 to 1 - 10 / S. But the mean of a spectrum over all frequencies is the first
-        pixel: this looks at one pixel of the image, and stays between 1/2 and 1/2 + 1 / S unless `as_released`.
-
-        Args:
-            spectrum: (N, 3, H, W) complex, of the predicted image, not normalized.
+        The program lets it grow from 1/2 to 1 - 10 / S with the mean of the spectrum over all frequencies. But that
+        mean is the first pixel of the image, so the width stays between 1/2 and 1/2 + 1 / S unless `as_released`.
+        `spectrum` is the predicted image's, (N, 3, H, W) complex, not normalized.
         """
         mean = self.sigma_gate(_parts(spectrum, self.low.weight)).mean(dim=(1, 2, 3), keepdim=True)
         return (mean.abs().to(spectrum.real) + self.size / 2).clamp(max=self.size - 10) / self.size
@@ -134,13 +123,9 @@ class FrequencySplitter(nn.Module):
 
 
 class HighFrequencyAttention(nn.Module):
-    """Every pixel takes a weighted mean of all pixels, where details of an image decide which ones. One head.
+    """Every pixel takes a weighted mean of all pixels; the details of an image choose the weights. One head.
 
-    Implements :eq:`eq-residual-attention`.
-
-    Args:
-        channels: width, a multiple of `groups`.
-        groups: of the group normalization.
+    Implements :eq:`eq-residual-attention`. Arguments are as in `SelfAttention`.
     """
 
     def __init__(self, channels: int, groups: int):
@@ -196,15 +181,12 @@ class ResDiffUNet(nn.Module):
         orthogonal_(self.guides)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """One evaluation.
+        """One evaluation, to (N, 3, H, W).
 
         Args:
             x: (N, 6, H, W), the predicted image in [-1, 1], then the normalized state z_t; H and W are multiples of
                 `multiple`.
-            time: (N,), the noise level of each image.
-
-        Returns:
-            (N, 3, H, W).
+            time: (N,), the signal of each image.
 
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.

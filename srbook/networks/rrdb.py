@@ -49,7 +49,7 @@ class RRDB(nn.Module):
 
 
 class RRDBEncoder(nn.Module):
-    """The first part of `RRDBNet`, whose maps tell other networks about a low-resolution image.
+    """The first part of `RRDBNet`, whose features tell other networks about a low-resolution image.
 
     Args:
         width: channels between blocks.
@@ -63,17 +63,9 @@ class RRDBEncoder(nn.Module):
         self.blocks = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
 
     def features(self, lr: Tensor, taps: Collection[int]) -> list[Tensor]:
-        """Feature maps at low resolution, after chosen blocks.
+        """Feature maps (N, width, H, W) of `lr` (N, 3, H, W) in [0, 1], after chosen blocks and in their order.
 
-        Args:
-            lr: (N, 3, H, W) in [0, 1].
-            taps: block k's output is map k, from 0.
-
-        Returns:
-            The maps (N, width, H, W) in the order of the blocks.
-
-        Raises:
-            ValueError: a tap that does not exist, or that is named twice.
+        Map k of `taps` is block k's output, from 0. Each must exist and be named once, or it is a ValueError.
         """
         require_taps(taps, len(self.blocks) - 1)
         return self._walk(self.head(lr), taps)[0]
@@ -89,14 +81,9 @@ class RRDBEncoder(nn.Module):
 
 
 class RRDBDecoder(nn.Module):
-    """The last part of `RRDBNet`: maps of a low-resolution image become the large one.
+    """The last part of `RRDBNet`: features of a low-resolution image, of `width` channels, become the large one.
 
-    Args:
-        scale: magnification, a power of two.
-        width: channels of the maps.
-
-    Raises:
-        ValueError: the scale is not a power of two.
+    A `scale` that is not a power of two is a ValueError.
     """
 
     def __init__(self, scale: int, width: int = 64):
@@ -111,19 +98,14 @@ class RRDBDecoder(nn.Module):
 class RRDBNet(RRDBEncoder):
     """ESRGAN's generator. At 64/32/23, x4: 16,697,987 parameters.
 
-    All blocks work at low resolution. Each octave of magnification is a nearest-neighbor doubling and a
-    convolution; two more convolutions make the image.
+    All blocks work at low resolution. Each octave of magnification is a nearest-neighbor doubling and a convolution;
+    two more convolutions make the image.
 
     Args:
-        scale: magnification, a power of two.
-        width: channels between blocks.
-        growth: channels that each convolution of a dense block adds.
-        blocks: number of RRDBs.
-        anchored: add the bicubic image, so that the network predicts a residual and starts at zero. The published
-            one is not anchored; short trainings gain a great deal from it.
-
-    Raises:
-        ValueError: the scale is not a power of two.
+        scale: magnification, a power of two, or a ValueError.
+        width, growth, blocks: as in `RRDBEncoder`.
+        anchored: add the bicubic image, so that the network predicts a residual and starts at zero. The published one
+            is not anchored; short trainings gain a great deal from it.
     """
 
     def __init__(self, scale: int, width: int = 64, growth: int = 32, blocks: int = 23, anchored: bool = False):
@@ -137,17 +119,9 @@ class RRDBNet(RRDBEncoder):
             nn.init.zeros_(self.tail.bias)
 
     def features(self, lr: Tensor, taps: Collection[int]) -> list[Tensor]:
-        """Feature maps at low resolution, after chosen blocks. Other networks take them as a condition.
+        """Feature maps after chosen blocks, as in `RRDBEncoder.features`; other networks take them as a condition.
 
-        Args:
-            lr: (N, 3, H, W) in [0, 1].
-            taps: block k's output is map k, from 0; with b blocks, map b is the trunk's output with the head's added.
-
-        Returns:
-            The maps (N, width, H, W) in the order of the blocks.
-
-        Raises:
-            ValueError: a tap that does not exist, or that is named twice.
+        With b blocks, map b is the trunk's output with the head's added.
         """
         last = len(self.blocks)
         require_taps(taps, last)
@@ -179,10 +153,6 @@ def _decode(x: Tensor, upscale: nn.ModuleList, refine: nn.Conv2d, tail: nn.Conv2
 
 
 def require_taps(taps: Collection[int], last: int) -> None:
-    """Check that `taps` are different numbers from 0 to `last`.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Check that `taps` are different numbers from 0 to `last`; otherwise raise a ValueError."""
     if not set(taps) <= set(range(last + 1)) or len(set(taps)) < len(taps):
         raise ValueError(f"taps must be different numbers from 0 to {last}, got {tuple(taps)}")

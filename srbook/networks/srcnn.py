@@ -8,16 +8,12 @@ from srbook.degradations import bicubic_upsample
 class SRCNN(nn.Module):
     """The first convolutional super-resolution network; implements :eq:`eq-srcnn`.
 
-    Patch extraction, non-linear mapping, and reconstruction, with a ReLU between them. The paper works on
-    luminance and trains without padding; this one takes RGB and pads with zeros, so that sizes are kept.
+    Patch extraction, non-linear mapping, and reconstruction, with a ReLU between them. The paper works on luminance and
+    trains without padding; this one takes RGB and pads with zeros, so that sizes are kept.
 
     Args:
-        scale: magnification.
         widths: channels after the first and the second convolution.
-        kernels: side lengths of the three convolutions, all odd.
-
-    Raises:
-        ValueError: an even kernel, which would change the size of the image.
+        kernels: side lengths of the three convolutions, all odd; an even one is a ValueError.
     """
 
     def __init__(self, scale: int, widths: tuple[int, int] = (64, 32), kernels: tuple[int, int, int] = (9, 1, 5)):

@@ -1,4 +1,4 @@
-"""SRDiff's denoiser: a U-Net without normalization, told the low-resolution image by features (Li et al., 2021)."""
+"""SRDiff's denoiser: a U-Net without normalization that sees features of the low-resolution image (Li et al., 2021)."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,7 @@ class MishBlock(nn.Module):
     """Two 3x3 convolutions, each followed by Mish, with the time added in between, plus the input.
 
     Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
+        inputs, outputs: channels of the input and of the output.
         time_channels: length of the time embedding.
     """
 
@@ -39,15 +38,14 @@ class MishBlock(nn.Module):
 class SRDiffUNet(nn.Module):
     """SRDiff's denoiser. For CelebA (x8, 96 feature channels, the default widths): 10,545,795 parameters.
 
-    One transposed convolution brings the features of the low-resolution image to full size; they are added once,
-    after the first level. As in the released program, the shortcut of that level is not used, so the condition
-    reaches the decoder from below only.
+    One transposed convolution brings the features of the low-resolution image to full size; they are added once, after
+    the first level. As in the released program, the shortcut of that level is not used, so the condition reaches the
+    decoder from below only.
 
     Args:
         scale: magnification, even: the features are `scale` times smaller than the image.
-        context: channels of the features, for example the tapped maps of `RRDBNet.features`, concatenated.
-        width: channels at full resolution, and length of the time embedding.
-        multipliers: channels of each level as multiples of `width`; each level halves the resolution.
+        context: channels of the features, for example the tapped ones of `RRDBNet.features`, concatenated.
+        width, multipliers: as in `UNet`.
 
     Raises:
         ValueError: fewer than two levels, a first multiplier other than 1, or an odd scale.
@@ -80,15 +78,12 @@ class SRDiffUNet(nn.Module):
         self.tail = nn.Conv2d(width, 3, 1)
 
     def forward(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
-        """One evaluation.
+        """One evaluation, to (N, 3, sH, sW).
 
         Args:
             x: (N, 3, sH, sW); both sizes are multiples of 2^(levels - 1), kept in `multiple`.
             time: (N,), the step of each image.
             features: (N, context, H, W), the condition.
-
-        Returns:
-            (N, 3, sH, sW).
 
         Raises:
             ValueError: sizes that cannot be halved often enough or do not belong together, or a `time` of another

@@ -1,4 +1,4 @@
-"""How a network is told the time: sines and cosines of it, then two small layers."""
+"""How a network is told the time: by its sines and cosines through two small layers."""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,14 @@ from srbook.numbers import at_least_single
 def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False) -> Tensor:
     """Sines, then cosines of `time` at n = `channels` / 2 frequencies that fall geometrically from 1.
 
-    Frequency k is 10000^(-k / n), so that 10000 itself is just not reached (the released programs of DDPM and SR3),
-    or 10000^(-k / (n - 1)), so that the last one is 1 / 10000 (SRDiff). Implements :eq:`eq-sr3-embedding`.
+    Frequency k is 10000^(-k / n), which does not reach 1 / 10000 (the released programs of DDPM and SR3), or
+    10000^(-k / (n - 1)), which does (SRDiff). Implements :eq:`eq-sr3-embedding`. The result is (N, channels), of the
+    type of `time`, or in single precision for integers.
 
     Args:
-        time: (N,): step indices, noise levels, or continuous times.
+        time: (N,): step indices, signals, or continuous times.
         channels: length of the embedding, even, at least 4.
         inclusive: the last frequency is 1 / 10000.
-
-    Returns:
-        (N, channels), of the type of `time`, or single precision for integers.
 
     Raises:
         ValueError: `channels` is odd or below 4, or `time` is not one-dimensional.
@@ -57,10 +55,6 @@ class TimeEmbedding(nn.Module):
 
 
 def require_times(time: Tensor, x: Tensor) -> None:
-    """Check that `time` holds one number for each image of `x`.
-
-    Raises:
-        ValueError: another shape.
-    """
+    """Check that `time` holds one number for each image of `x`; otherwise raise a ValueError."""
     if time.shape != x.shape[:1]:
         raise ValueError(f"time must have shape ({len(x)},), one number per image, got {tuple(time.shape)}")

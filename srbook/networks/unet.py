@@ -13,9 +13,9 @@ from srbook.networks.time import TimeEmbedding, require_times
 class UNet(nn.Module):
     """The U-Net of DDPM (Ho et al., 2020), in the form of the community's SR3 program.
 
-    The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers`
-    (1, 1, 2, 2, 4, 4) it is that program's DDPM. What the output means (noise, image, or velocity) and what `time`
-    means (a step, a noise level) is up to the method; a condition is concatenated to the input by the caller.
+    The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers` (1, 1, 2,
+    2, 4, 4) it is that program's DDPM. The method decides what the output means (noise, image, or velocity) and what
+    `time` means (a step or a signal), and concatenates a condition to the input.
 
     The stem, each block on the way down, and each halving leave a shortcut; each block on the way up takes one, so
     there is one more block per level. Weights start orthogonal and biases at zero.
@@ -91,14 +91,11 @@ class UNet(nn.Module):
         orthogonal_(self)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """One evaluation.
+        """One evaluation, to (N, outputs, H, W).
 
         Args:
             x: (N, inputs, H, W); H and W are multiples of 2^(levels - 1), kept in `multiple`.
-            time: (N,), the step or the noise level of each image.
-
-        Returns:
-            (N, outputs, H, W).
+            time: (N,), the step or the signal of each image.
 
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.
@@ -107,25 +104,15 @@ class UNet(nn.Module):
         return self.walk(x, self.time(time))
 
     def require_input(self, x: Tensor, time: Tensor) -> None:
-        """Check what `forward` takes.
-
-        Raises:
-            ValueError: see `forward`.
-        """
+        """Check what `forward` takes; otherwise raise its ValueError."""
         if any(size % self.multiple for size in x.shape[-2:]):
             raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
         require_times(time, x)
 
     def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
-        """Everything after the time embedding.
+        """Everything after the time embedding `time` (N, width), from x (N, inputs, H, W) to (N, outputs, H, W).
 
-        Args:
-            x: (N, inputs, H, W).
-            time: (N, width), the embedding.
-            guide: replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
-
-        Returns:
-            (N, outputs, H, W).
+        `guide` replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
         """
         x = self.stem(x)
         shortcuts = [x]

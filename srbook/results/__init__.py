@@ -13,11 +13,7 @@ def stored_results() -> list[str]:
 
 
 def stored_result(name: str) -> dict[str, Any]:
-    """One stored result.
-
-    Raises:
-        ValueError: there is none of that name; the message lists those that exist.
-    """
+    """One stored result; for an unknown name, a ValueError that lists those that exist."""
     path = _FOLDER / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"no stored result {name!r}; there are {', '.join(stored_results()) or 'none'}")

@@ -76,16 +76,14 @@ DISTORTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], float]] = {
 
 
 def match_psnr(image: Tensor, name: str, decibels: float, *, steps: int = 16) -> Matched:
-    """Damage one image until its PSNR on Y, without a border, is as wanted. Bisection over the strength.
+    """Damage one image until its PSNR on Y, without a border, is `decibels`: bisection over the strength.
+
+    The result is clipped and rounded to 8 bits.
 
     Args:
         image: (1, 3, H, W) in [0, 1], the truth.
         name: a key of `DISTORTIONS`.
-        decibels: the PSNR to reach.
         steps: halvings of the interval.
-
-    Returns:
-        The damaged image, clipped and rounded to 8 bits, and the strength.
 
     Raises:
         ValueError: another name, several images, or a PSNR that even the largest strength does not fall to.

@@ -12,16 +12,12 @@ from srbook.degradations import bicubic_downsample
 def patch_pairs(images: Iterable[Tensor], *, scale: int, size: int) -> tuple[Tensor, Tensor]:
     """All gray patches of some photographs with their low-resolution versions: a prior made of examples.
 
-    Each image enters in its eight orientations. The mean of the low-resolution patch is taken off both, so that
-    patches compare up to brightness.
+    Each image enters in its eight orientations. The mean of the low-resolution patch is taken off both, so that patches
+    compare up to brightness. The result is (K, size^2) low-resolution and (K, (scale size)^2) high-resolution patches.
 
     Args:
         images: high-resolution images (1, 3, H, W) in [0, 1], sides divisible by `scale`.
-        scale: magnification.
         size: side of the low-resolution patches, in pixels.
-
-    Returns:
-        (K, size^2) low-resolution patches and (K, (scale size)^2) high-resolution patches, aligned.
     """
     low, high = [], []
     for image in images:

@@ -13,7 +13,7 @@ WANTED = 3.0  # standard deviations between the mean of the values and the neare
 
 @dataclass(frozen=True)
 class Margin:
-    """What several runs of a chapter say about one of its outcomes.
+    """One outcome of a chapter over several runs.
 
     Attributes:
         outcome: the claim and its bounds.
@@ -45,9 +45,7 @@ class Margin:
 def margins(runs: Iterable[Mapping[str, Any]], budget: str = "quick") -> list[Margin]:
     """The margin of every outcome that at least two runs of a budget found, in the order of `outcomes`.
 
-    Args:
-        runs: as `benchmarks.margins` stores them: each with its "budget" and its "values" by outcome.
-        budget: whose runs.
+    Runs are as `benchmarks.margins` stores them: each with its "budget" and its "values" by outcome.
     """
     found: dict[str, list[float]] = {}
     for run in runs:

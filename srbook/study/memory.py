@@ -1,4 +1,4 @@
-"""What the backward pass makes a computation remember."""
+"""The memory that a computation needs for its backward pass."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,19 +8,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def peak_saved_bytes(compute: Callable[[], Tensor], weights: Iterable[Tensor] = ()) -> int:
-    """The most memory that a computation and its gradient hold in tensors kept for the backward pass.
+    """The most bytes that a computation and its gradient hold in tensors kept for the backward pass.
 
     Every tensor that autograd keeps is counted, from when it is kept until it is let go, tensors of one storage once.
-    That is the part of the memory that grows with the depth of a network and with the steps of a solver. What does
-    not: weights, their gradients, the state of a solver and of an optimizer. It is the same number on every machine.
+    This memory grows with the depth of a network and with the steps of a solver. Weights, their gradients, and the
+    states of solver and optimizer do not, and are not counted. It is the same number on every machine.
 
     Args:
         compute: gives a scalar; its gradient is then computed, inside this function, and added to the `.grad` of the
             leaves as usual.
         weights: tensors not to count, because they are there anyway: parameters of networks.
-
-    Returns:
-        Bytes.
     """
     holders: dict[int, int] = {}
     anyway = {tensor.untyped_storage().data_ptr() for tensor in weights}

@@ -10,10 +10,8 @@ def notebooks() -> dict[str, str]:
     """The chapters as notebooks without outputs: their files' texts by name, in the book's order.
 
     A wheel carries them inside the package; in a checkout they lie beside it. There each is paired with its source in
-    `book/chapters`; here it is not, so that Jupyter saves nothing but the notebook.
-
-    Raises:
-        FileNotFoundError: this copy of srbook has none.
+    `book/chapters`; here it is not, so that Jupyter saves nothing but the notebook. A copy of srbook without them
+    raises FileNotFoundError.
     """
     package = Path(srbook.__file__).parent
     inside, checkout = package / "notebooks", package.parent

@@ -15,15 +15,12 @@ def glue(name: str, value: Any, display: bool = True) -> None:
     The value becomes an output of the cell, which the book finds when it is built. The form is that of MyST-NB's
     function of this name, so that a notebook needs no part of the book's builder. Jupyter and Colab show the name in
     the text, not the value; so there (everywhere but in static mode) the cell prints the two side by side. In a plain
-    script there is no text, and nothing is kept.
+    script there is no text, and nothing is kept. Needs IPython, or raises ModuleNotFoundError.
 
     Args:
         name: unique on the page.
         value: anything that Jupyter can display.
         display: whether the cell displays it in the book, too.
-
-    Raises:
-        ModuleNotFoundError: IPython is not installed.
     """
     ipython = require("IPython")
     shell = ipython.get_ipython()

@@ -1,4 +1,4 @@
-"""Training checkpoints: one safetensors file that holds all it takes to go on exactly."""
+"""Training checkpoints: one safetensors file with everything that an exact resume needs."""
 
 import json
 import re
@@ -66,11 +66,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError: absent, damaged, or another kind of file.
-    """
+    """Read a checkpoint; FileNotFoundError where it is absent, ValueError where it is damaged or of another kind."""
     tensors, metadata = load_tensors(path)
     if metadata.get("format") not in (FORMAT, ONE_TURN):
         raise ValueError(

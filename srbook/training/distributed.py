@@ -1,4 +1,4 @@
-"""What the processes of a data-parallel run do together. In a process of its own, nothing of it costs anything."""
+"""Exchange between the processes of a data-parallel run. For a single process it costs nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,5 +87,5 @@ def _messages() -> dist.ProcessGroup:
 
 @lru_cache(maxsize=1)
 def _message_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    # Not through a GPU, which would have to finish its work first; and a slow process is none that failed.
+    # On the CPU, since a GPU would first have to finish its work. A process may be slow without having failed.
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))

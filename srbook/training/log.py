@@ -38,8 +38,7 @@ class TrainingLog:
 def read_log(path: str | Path) -> list[Record]:
     """Records of a JSONL log. A last line that was cut short (a crash while writing) is left out.
 
-    Raises:
-        ValueError: any other line is not JSON.
+    Any other line that is not JSON is a ValueError.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     records = []

@@ -1,4 +1,4 @@
-"""Small parts of the training loop: which batches, running sums, and a Ctrl-C that waits for the step's end."""
+"""Small parts of the training loop: which batches, running sums, and a Ctrl-C that waits for the end of the step."""
 
 import signal
 import threading

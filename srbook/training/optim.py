@@ -42,8 +42,7 @@ class FusedAdamW:
     def step(self) -> None:
         """Move the weights by their gradients; weights without one stay.
 
-        Raises:
-            RuntimeError: a weight was moved to other memory since the optimizer was made.
+        A weight moved to other memory since the optimizer was made is a RuntimeError.
         """
         for weight, view in zip(self.weights, self._views, strict=True):
             if view.data_ptr() != weight.data_ptr():
@@ -57,7 +56,7 @@ class FusedAdamW:
             tensor.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, keyed "<index of weight>.<name>", shaped like the weights."""
+        """The optimizer's state, keyed "<index of weight>.<name>", shaped like the weights."""
         state = self._adam.state_dict()["state"]
         return {
             f"{index}.{name}": _as_weight(tensor, self.weights[index])
@@ -96,15 +95,13 @@ def _is_channels_last(weight: Tensor) -> bool:
 
 
 def parameter_groups(method: nn.Module, turns: Sequence[Turn], config: TrainingConfig) -> list[list[dict[str, Any]]]:
-    """What the optimizers of a method's turns are to train, by highest learning rate.
+    """For each turn, its optimizer's groups, the weights without a rate of their own first.
+
+    Groups have "params", and "highest", their highest learning rate.
 
     Args:
         method: the module, in the stage to be trained.
-        turns: its turns.
         config: its `learning_rate`, and `learning_rates` of parts by their attribute's name.
-
-    Returns:
-        For each turn, groups with "params" and "highest", the weights without a rate of their own first.
 
     Raises:
         ValueError: a turn trains nothing, two turns train the same weight, or a part with a rate is not trained.
@@ -135,7 +132,7 @@ def parameter_groups(method: nn.Module, turns: Sequence[Turn], config: TrainingC
 def ema_decay_at(step: int, decay: float) -> float:
     """The decay of the averaged weights at a step, smaller at first: min(decay, (1 + step) / (10 + step)).
 
-    Without the ramp the average would hold on to the random initial weights for 1 / (1 - decay) steps.
+    Without the ramp the random initial weights would stay in the average for 1 / (1 - decay) steps.
     """
     return min(decay, (1 + step) / (10 + step))
 
@@ -143,11 +140,8 @@ def ema_decay_at(step: int, decay: float) -> float:
 class EMA:
     """Exponential moving average of a module's weights; implements :eq:`eq-ema`.
 
-    Buffers (running statistics, tables) are copied, not averaged.
-
-    Args:
-        module: the module to follow.
-        decay: how much of the average stays at each update, in [0, 1).
+    Buffers (running statistics, tables) are copied, not averaged. `decay`, in [0, 1), is the share of the average that
+    stays at each update.
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -167,7 +161,7 @@ class EMA:
             self.weights[name].copy_(current[name])
 
     def buffers(self) -> list[Tensor]:
-        """What is copied, not averaged."""
+        """The tensors that are copied, not averaged."""
         return [self.weights[name] for name in self._buffers]
 
     def load(self, weights: dict[str, Tensor]) -> None:

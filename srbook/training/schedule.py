@@ -16,18 +16,16 @@ def learning_rate_factor(
 ) -> float:
     """Fraction of the highest learning rate at a step; implements :eq:`eq-schedule`.
 
-    It rises linearly over `warmup` steps. Then it stays at 1 ("constant"), falls along half a cosine to `floor` at
-    the end ("cosine"; Loshchilov and Hutter, 2017, without restarts), or is `factor` to the power of the milestones
-    passed ("multistep").
+    It rises linearly over `warmup` steps. Then it stays at 1 ("constant"), falls along half a cosine to `floor` at the
+    end ("cosine"; Loshchilov and Hutter, 2017, without restarts), or is `factor` to the power of the number of
+    milestones passed ("multistep").
 
     Args:
         step: zero-based number of the step about to be taken.
-        steps: length of the run.
-        warmup: length of the rise.
+        steps, warmup: length of the run and of the rise.
         schedule: "constant", "cosine", or "multistep".
         floor: where the cosine ends, in [0, 1].
         milestones: steps from which on the rate is multiplied by `factor` once more.
-        factor: see above.
     """
     if step < warmup:
         return (step + 1) / warmup

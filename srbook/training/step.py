@@ -48,16 +48,13 @@ class Turns:
     def take(
         self, hr: Tensor, lr: Tensor, generator: torch.Generator, factor: float, precision: AbstractContextManager
     ) -> dict[str, Tensor]:
-        """Take all turns on a batch.
+        """Take all turns on a batch; gives losses and "gradient_norm" by name, after "<turn>_" where there are several.
 
         Args:
             hr, lr: the batch.
             generator: source of all randomness of the losses, drawn from by one turn after the other.
             factor: of the highest learning rates.
             precision: the context in which losses are computed.
-
-        Returns:
-            Losses and "gradient_norm" by name, after "<turn>_" if there are several turns.
         """
         figures: dict[str, Tensor] = {}
         for number, (model, optimizer) in enumerate(zip(self._models, self.optimizers, strict=True)):
@@ -78,7 +75,7 @@ class Turns:
         return figures
 
     def prefix(self, number: int) -> str:
-        """What stands before the names of a turn's figures."""
+        """The beginning of the names of a turn's figures."""
         return f"{self.turns[number].name}_" if len(self.turns) > 1 else ""
 
     def names(self, figure: str) -> list[str]:
@@ -90,7 +87,7 @@ class Turns:
         return self.optimizers[0].param_groups[0]["lr"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizers remember, keyed "<turn>/<index of weight>.<name>"."""
+        """The optimizers' state, keyed "<turn>/<index of weight>.<name>"."""
         return {
             f"{turn.name}/{key}": tensor
             for turn, optimizer in zip(self.turns, self.optimizers, strict=True)
@@ -113,7 +110,7 @@ class Turns:
 class _LossModule(nn.Module):
     """Calls a loss as a forward pass, which is what data-parallel wrappers intercept.
 
-    It shows them the trained weights and nothing else: they would send frozen parts around in every step.
+    It shows them only the trained weights, since they would send frozen parts to all processes in every step.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], loss: Loss):

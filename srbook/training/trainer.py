@@ -1,4 +1,4 @@
-"""The trainer: one loop for everything that is trained, on CPU or GPU, that stops at any time and goes on exactly."""
+"""The trainer: one loop for everything that is trained, on CPU or GPU, that can stop at any time and resume exactly."""
 
 import json
 import math
@@ -65,24 +65,21 @@ class TrainingResult:
 class Trainer:
     """Train a method, or anything else that is `srbook.turns.Trainable`.
 
-    With an `output` folder the run leaves `log.jsonl`, `checkpoints/`, `validation/` (images) and
-    `weights.safetensors` (the averaged weights, for `srbook.load`). Called again with the same folder it goes on
-    from the last checkpoint and ends with the same weights as a run that was never stopped.
+    With an `output` folder the run leaves `log.jsonl`, `checkpoints/`, `validation/` (images), and
+    `weights.safetensors` (the averaged weights, for `srbook.load`). Called again with the same folder it resumes from
+    the last checkpoint and ends with the same weights as a run that was never stopped.
 
     Args:
-        method: what to train.
         batches: `batches[i]` is the i-th batch (hr, lr).
-        config: the settings.
         stage: which of the method's stages to train; None takes the one it is in.
         output: folder of the run; None writes nothing.
         validation: called as `validation(method, step)` now and then, with the averaged weights in the method and on
             every process. It returns figures by name; their means over the processes are logged, as
-            "validation_<name>". See `Validation`, which images by name, each (1, 3, H, W), stand for: they are
-            degraded by bicubic downsampling, and PSNR is measured.
+            "validation_<name>". Images by name, each (1, 3, H, W), stand for a `Validation` of PSNR after bicubic
+            downsampling.
         device: "auto" takes a GPU if there is one; "cpu" and "cuda" insist on theirs.
         restart: train from scratch although `output` holds a checkpoint.
         workers: processes that prepare batches; None chooses (none on a CPU, four for a GPU).
-        progress: show a progress bar.
         on_log: called with all records after each new one, for live plots.
 
     Raises:
@@ -138,10 +135,8 @@ class Trainer:
         """Train to the configured step. Ctrl-C finishes the step, saves, and returns with `interrupted=True`.
 
         Afterwards the method holds the averaged weights and is in evaluation mode. A trainer runs once. A failure on
-        one of several processes ends all of them.
-
-        On a CPU, `srbook.accel.keep_freed_memory()` around this call saves up to a twentieth of the time. It tunes the
-        process's allocator, so it is left to the caller.
+        one of several processes ends all of them. On a CPU, `srbook.accel.keep_freed_memory()` around this call saves
+        up to a twentieth of the time. It tunes the process's allocator, so it is left to the caller.
 
         Raises:
             RuntimeError: called a second time.
@@ -228,7 +223,7 @@ class Trainer:
     def _report(
         self, step: int, window: Window, log: TrainingLog, bar: Progress, *, saves: bool, validates: bool
     ) -> dict[str, str]:
-        """Log a step, and save and validate what it has come to; returns what the progress bar shows."""
+        """Log a step, and save and validate the method there; returns what the progress bar shows."""
         record = self._record(step, window)
         with together():  # save before anything that may fail
             log.add(record)

@@ -52,7 +52,7 @@ class Validation:
         self.output = None if output is None else Path(output)
 
     def __call__(self, method: Method, step: int) -> dict[str, float]:
-        """Figures of this process's images, such that their mean over the processes is the mean over all images."""
+        """Figures of this process's images, weighted so that their mean over the processes is that over all images."""
         totals = {metric.name: 0.0 for metric in self.metrics}
         for number, name in share(list(enumerate(self.images))):
             hr = self.images[name]

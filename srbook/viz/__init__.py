@@ -1,7 +1,7 @@
-"""Figures of the book: one style, alternative text everywhere, and interaction that outlives the kernel.
+"""Figures of the book: one style, alternative text everywhere, and interaction that also works without a kernel.
 
-Everything here returns an object that Jupyter and the book show as HTML. With `SRBOOK_STATIC=1` (set by the
-book's build) interactive figures are drawn ahead of time, so that the page works without a kernel.
+Everything here returns an object that Jupyter and the book show as HTML. With `SRBOOK_STATIC=1` (set by the book's
+build) interactive figures are drawn ahead of time.
 """
 
 from srbook.progress import is_static

@@ -57,27 +57,24 @@ def explore(
     zoom: int = 1,
     caption: str | None = None,
 ) -> "Html | VBox":
-    """A figure with one slider per axis.
+    """A figure with one slider per axis: HTML in static mode, otherwise a widget.
 
-    In a live notebook `draw` runs when a slider moves. With `SRBOOK_STATIC=1` every combination is drawn ahead
-    (at most 64 frames and 6 MB), and the sliders choose among the frames.
+    In a live notebook `draw` runs when a slider moves. With `SRBOOK_STATIC=1` every combination is drawn ahead (at most
+    64 frames and 6 MB), and the sliders choose among the frames.
 
     Args:
-        draw: called with one value per axis by name; returns a matplotlib figure, or an image (3, H, W) or
-            (1, 3, H, W) in [0, 1]. Keep the size the same for all values.
+        draw: called with one value per axis by name; returns a matplotlib figure, or an image (3, H, W) or (1, 3, H, W)
+            in [0, 1]. Keep the size the same for all values.
         axes: values of each slider, in order. The first of each is shown first.
         alt: what a frame shows; may use the values, as in "The patch at noise level {sigma:.2f}".
         labels: visible name of a slider, where it is not the axis's own name.
         zoom: page pixels per image pixel, for images.
         caption: visible text below.
 
-    Returns:
-        HTML in static mode, otherwise a widget.
-
     Raises:
         TypeError: `draw` returns something else.
-        ValueError: no axis or an empty one, a label for an unknown axis, `alt` empty or using an unknown axis,
-            too many frames, or too many bytes.
+        ValueError: no axis or an empty one, a label for an unknown axis, `alt` empty or using an unknown axis, too many
+            frames, or too many bytes.
         ModuleNotFoundError: a live notebook without ipywidgets.
     """
     if not axes or not all(len(values) for values in axes.values()):

@@ -30,12 +30,7 @@ _STYLE = (
 
 @dataclass(frozen=True, repr=False)
 class Html:
-    """A piece of a page: shown by Jupyter and by the book.
-
-    Attributes:
-        html: complete markup, styles and images included.
-        alt: what a reader who cannot see the picture is told.
-    """
+    """A piece of a page, which Jupyter and the book show: its whole markup, and `alt` for readers who cannot see it."""
 
     html: str
     alt: str
@@ -50,17 +45,13 @@ class Html:
 def figure(fig: "Figure", *, alt: str, caption: str | None = None) -> Html:
     """A matplotlib figure with alternative text. Every figure of the book goes through here.
 
-    The figure is drawn at its own size, on white, whatever matplotlib's `savefig` settings are, and closed, so that
-    it is not shown a second time.
+    The figure is drawn at its own size, on white, whatever matplotlib's `savefig` settings are, and closed, so that it
+    is not shown a second time.
 
     Args:
-        fig: a finished matplotlib figure.
-        alt: what is seen and what it means, in a sentence or two.
+        fig: a finished matplotlib figure; anything else is a TypeError.
+        alt: what is seen and what it means, in a sentence or two; empty, it is a ValueError.
         caption: visible text below the figure.
-
-    Raises:
-        TypeError: `fig` is not a matplotlib figure.
-        ValueError: `alt` is empty.
     """
     alt = require_alt(alt)
     width, uri = figure_uri(fig, "png")
@@ -89,11 +80,7 @@ def figure_uri(fig: "Figure", image_format: str) -> tuple[int, str]:
 
 
 def to_pixels(image: Tensor, name: str = "image") -> np.ndarray:
-    """An image of shape (3, H, W) or (1, 3, H, W) in [0, 1] as (H, W, 3) bytes.
-
-    Raises:
-        TypeError, ValueError: it breaks the image convention, or holds several images.
-    """
+    """An image (3, H, W) or (1, 3, H, W) in [0, 1] as (H, W, 3) bytes; others are a TypeError or ValueError."""
     if isinstance(image, Tensor) and image.ndim == 3:
         image = image[None]
     image = require_images(image, name)
@@ -114,22 +101,14 @@ def data_uri(pixels: np.ndarray, image_format: str) -> str:
 
 
 def require_alt(alt: str) -> str:
-    """Return `alt` without surrounding space.
-
-    Raises:
-        ValueError: it is not a string, or is empty.
-    """
+    """Return `alt` without surrounding space; a ValueError if it is not a string, or is empty."""
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError(f"alt={alt!r}: say what the figure shows, for readers who cannot see it")
     return alt.strip()
 
 
 def require_zoom(zoom: int) -> int:
-    """Return `zoom` if it is a positive integer.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return `zoom` if it is a positive integer; otherwise raise a ValueError."""
     if not isinstance(zoom, int) or zoom < 1:
         raise ValueError(f"zoom={zoom!r}: must be a positive integer, so that every pixel keeps one size")
     return zoom

@@ -58,7 +58,7 @@ def style() -> list[str | dict[str, Any]]:
 def use_style() -> None:
     """Make the book's style the default of this session: call it once, at the top of a notebook.
 
-    It takes the place of all settings of your own, so that figures are the same on every machine.
+    It replaces all settings of your own, so that figures are the same on every machine.
     """
     import matplotlib.style
 

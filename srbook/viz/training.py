@@ -13,12 +13,9 @@ from srbook.viz.style import PALETTE, style
 def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training loss") -> Html:
     """Loss against step: every record lightly, and their moving average over a twentieth of the run.
 
-    Args:
-        records: the trainer's log, dicts with "step" and "loss"; entries without "loss" (validation) are left out.
-        title: what the curve shows, best as a finding.
-
-    Raises:
-        ValueError: fewer than two records hold a loss, or one is not finite.
+    `records` are the trainer's log, dicts with "step" and "loss"; entries without "loss" (validation) are left out.
+    Fewer than two losses are a ValueError, and so is one that is not finite. `title` says what the curve shows, best as
+    a finding.
     """
     import matplotlib.style
     import numpy as np
@@ -49,11 +46,8 @@ def live_loss_curve(
 ) -> Callable[[Sequence[Mapping[str, float]]], None]:
     """A callback for `Trainer(on_log=...)` that keeps redrawing `loss_curve` while a notebook trains.
 
-    In a plain script, a terminal, or static mode it draws nothing; show `loss_curve(result.records)` at the end.
-
-    Args:
-        title: as in `loss_curve`.
-        every: seconds between drawings at least, so that drawing does not slow the training.
+    In a plain script, a terminal, or static mode it draws nothing; show `loss_curve(result.records)` at the end. At
+    least `every` seconds lie between two drawings, so that drawing does not slow the training.
     """
     if is_static() or not _in_notebook():
         return lambda records: None
@@ -73,6 +67,6 @@ def live_loss_curve(
 
 
 def _in_notebook() -> bool:
-    # A kernel has loaded IPython long since, and its shell knows the kernel; IPython in a terminal has none.
+    # In a kernel IPython is loaded and its shell knows the kernel; in a terminal it knows none.
     ipython = sys.modules.get("IPython")
     return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None

@@ -87,15 +87,15 @@ def test_runs_are_kept_when_rewritten_code_gives_their_values() -> None:
         return {**where, "key": key, "commit": "abc", "values": {"a.b": value, "c.d": 1.0}}
 
     runs = [run(0, "old", 1.0), run(1, "old", 2.0), run(2, "old", 3.0)]  # a deviation of 1
-    assert "a.b moved by 0.50" in study.keep(runs, run(0, "new", 1.5))
+    assert study.keep(runs, run(0, "new", 3.5)) == "a.b moved by 2.50 deviations"
     assert {each["key"] for each in runs} == {"old"}
     assert "no stored run" in study.keep(runs, run(5, "new", 1.0))
     assert study.keep(runs, {**run(0, "new", 1.0), "error": "KeyError: 'x'"}) == "KeyError: 'x'"
     assert study.keep(runs, {**run(0, "new", 1.0), "values": {"a.b": 1.0}}) == "other outcomes: c.d"
-    fresh = run(0, "new", 1.05)
+    fresh = run(0, "new", 1.5)
     assert study.keep(runs, fresh) == ""
     assert runs[0] is fresh and {each["key"] for each in runs} == {"new"}
-    assert runs[1]["rewritten"] == {"commit": "abc", "moved": 0.05} and "rewritten" not in fresh
+    assert runs[1]["rewritten"] == {"commit": "abc", "moved": 0.5} and "rewritten" not in fresh
 
 
 STORED = stored_result("margins")["runs"]
