@@ -35,12 +35,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write a safetensors file atomically; tensors are copied to the CPU. A full disk, for example, is an OSError."""
+    """Write a safetensors file atomically. A full disk, for example, is an OSError.
+
+    Tensors are copied to the CPU. Those that share memory are stored each.
+    """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    parted: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        parted[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata)
+            save_file(parted, temporary, metadata)
         except SafetensorError as error:
             refused = re.search(r"\(os error (\d+)\)", str(error))  # safetensors reports a full disk as text
             if refused is None:

@@ -24,8 +24,8 @@ class Frozen(nn.Module):
     def __init__(self, module: nn.Module):
         super().__init__()
         for part in module.modules():
-            tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
-            for name, tensor in tensors:
+            own = {"recurse": False, "remove_duplicate": False}
+            for name, tensor in [*part.named_parameters(**own), *part.named_buffers(**own)]:
                 delattr(part, name)
                 part.register_buffer(name, tensor.detach(), persistent=False)
         self.module = module.eval()
@@ -72,11 +72,12 @@ class Frozen(nn.Module):
 
     @property
     def hash(self) -> str:
-        """16 digits of names, types, and values, which tell two frozen parts apart; empty while they are missing."""
+        """16 digits of names, shapes, and values in float32, which tell frozen parts apart; empty while missing."""
         if self.missing:
             return ""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
+            tensor = tensor.float() if tensor.is_floating_point() else tensor  # so `double()` changes nothing
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -86,9 +86,12 @@ def begin_from(method: Method, preset: Preset) -> None:
     if preset.starts_from is None:
         return
     try:
-        weights = load(preset.starts_from).state_dict()
+        origin = load(preset.starts_from)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{preset.name} starts from the weights of {preset.starts_from!r}: {error}") from error
+    if origin.kind == method.kind:
+        origin.begin(method.stage)  # drops what only an earlier stage has
+    weights = origin.state_dict()
     own = method.state_dict()
     unfit = [name for name, tensor in weights.items() if name not in own or own[name].shape != tensor.shape]
     if unfit:
@@ -165,7 +168,7 @@ def _read(path: Path) -> Method:
             "Method.save or a training run wrote (weights.safetensors)."
         )
     config = json.loads(metadata["config"])
-    with torch.device("meta"):  # draws no fresh weights
+    with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
         method = _construct(config["method"], present_arguments(config["method"], config["arguments"]))
         if "stage" in config:  # files of the first versions have none
             method.begin(config["stage"])
@@ -178,7 +181,7 @@ def _read(path: Path) -> Method:
         part, prefix = method.get_submodule(name), f"frozen/{name}/"
         if own := {key.removeprefix(prefix): tensor for key, tensor in carried.items() if key.startswith(prefix)}:
             part.load(own)
-        if part.hash != wanted:
+        elif part.hash != wanted:
             has = f"another one is there ({part.hash})" if part.hash else "it is missing"
             raise FileNotFoundError(
                 f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the "
@@ -214,7 +217,13 @@ def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ValueError(
             f"{name} is no preset: it must hold a mapping with the method, its arguments, and its training"
         )
+    for key in own:
+        if key not in Preset.model_fields or key == "name":
+            known = ", ".join(field for field in Preset.model_fields if field != "name")
+            raise ValueError(f"{name} says {key}, but a preset has only {known}; its name is the file's name")
     base = own.get("extends")
+    if not isinstance(base, str | None):
+        raise ValueError(f"{name}: extends must be a name or a .yaml file, got {base!r}")
     return own if base is None else _merge(_contents(base, (*heirs, name)), own)
 
 

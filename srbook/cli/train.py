@@ -81,7 +81,7 @@ def train(
     from srbook.data import PairedPatches
     from srbook.degradations import build_degradation
     from srbook.training import Trainer, Validation
-    from srbook.training.checkpoint import latest_checkpoint
+    from srbook.training.checkpoint import delete_checkpoints, latest_checkpoint
 
     torch.manual_seed(next(iter(configs.values())).seed)  # fresh weights come from torch's global generator
     method = build(preset)
@@ -91,8 +91,11 @@ def train(
     watched = open_validation_images(validation, data, method.scale)
     weights = sum(parameter.numel() for parameter in method.parameters())
     typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    for number, (stage, config) in enumerate(configs.items(), start=1):
-        folder = output if number == len(configs) else output / stage
+    folders = [*(output / stage for stage in list(configs)[:-1]), output]
+    if not resume:
+        for folder in folders:  # of all stages now: one that is not reached must not come back later
+            delete_checkpoints(folder)
+    for number, ((stage, config), folder) in enumerate(zip(configs.items(), folders, strict=True), start=1):
         batches = PairedPatches(
             images,
             scale=method.scale,
@@ -105,7 +108,7 @@ def train(
         if watched:
             names = [name.strip() for name in metrics.split(",")]
             checks = Validation(watched, degradation, names, output=folder / "validation", seed=config.seed)
-        checkpoint = latest_checkpoint(folder) if resume else None
+        checkpoint = latest_checkpoint(folder)
         trainer = Trainer(
             method,
             batches,
@@ -114,7 +117,6 @@ def train(
             output=folder,
             validation=checks,
             device=where.type,
-            restart=not resume,
         )
         if len(configs) > 1:
             typer.echo(f"Stage {number} of {len(configs)}: {stage}")

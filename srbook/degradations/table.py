@@ -17,7 +17,7 @@ def build_degradation(description: str | Mapping[str, Any], scale: int) -> Degra
     """
     arguments = {"kind": description} if isinstance(description, str) else dict(description)
     kind = arguments.pop("kind", None)
-    if kind not in DEGRADATIONS:
+    if not isinstance(kind, str) or kind not in DEGRADATIONS:
         raise ValueError(f"unknown degradation {kind!r}; choose from {', '.join(DEGRADATIONS)}")
     try:
         return DEGRADATIONS[kind](scale=scale, **arguments)

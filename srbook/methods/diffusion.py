@@ -67,6 +67,8 @@ class Diffusion(Method):
 
     def __init__(self, scale: int, *, path: AnchoredPath, multiple: int, space: Space | None = None):
         super().__init__(scale)
+        if self.clips and path.sigma == 0:
+            raise ValueError(f"a path with sigma = 0 leaves nothing within sigma; set {self.kind}'s clips to False")
         self.path, self.multiple, self.space = path, multiple, space or Pixels()
         if self.sampling_steps is not None:
             path.times(self.sampling_steps)  # refuses an impossible number now

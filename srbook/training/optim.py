@@ -147,7 +147,7 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        self._parameters = [name for name, _ in module.named_parameters()]
+        self._parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
         self._buffers = [name for name in self.weights if name not in set(self._parameters)]
 
     @torch.no_grad()

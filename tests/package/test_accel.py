@@ -361,3 +361,12 @@ def test_dropout_at_the_ends(share, kept):
     """A share that would round to all is left to torch."""
     torch.manual_seed(0)
     assert identical(fast(nn.Dropout(share))(torch.ones(100)), torch.full((100,), kept))
+
+
+def test_to_restore_leaves_a_layer_that_was_parametrized_since_alone():
+    layer = fast(nn.Conv2d(128, 128, 3, padding=1))
+    x = torch.rand(1, 128, 8, 8)
+    nn.utils.parametrizations.weight_norm(layer)
+    before = layer(x)
+    restore(layer)
+    torch.testing.assert_close(layer(x), before)

@@ -425,6 +425,20 @@ def test_a_restarted_run_does_not_come_back(tmp_path: Path, photographs: Path):
     assert "step-00000001" in training(photographs, output, "--steps", 2).stdout
 
 
+def test_no_stage_of_a_restarted_run_comes_back(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stopped in its first stage and called again, it begins the second one anew."""
+    from srbook.training import Trainer, TrainingResult
+
+    output = tmp_path / "run"
+    words = ("--preset", "srdiff-tiny", "--data", photographs, "--output", output, "--batch-size", 1, "--device", "cpu")
+    assert run("train", *words, "--steps", 1).exit_code == 0
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Trainer, "fit", lambda self: TrainingResult(step=1, interrupted=True, records=[]))
+        assert run("train", *words, "--steps", 1, "--restart").exit_code == 130
+    again = run("train", *words, "--steps", 1)
+    assert again.exit_code == 0 and "Resuming" not in again.stdout
+
+
 def test_train_refuses_another_run_in_its_folder(tmp_path: Path, photographs: Path):
     output = tmp_path / "run"
     assert training(photographs, output, "--steps", 1).exit_code == 0

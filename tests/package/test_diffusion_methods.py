@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import srbook
 from srbook.degradations import bicubic_downsample, bicubic_upsample, imresize
-from srbook.methods import DDPM, SR3, Condition, SRDiff
+from srbook.methods import DDPM, SR3, Condition, Diffusion, SRDiff
 from srbook.parametrizations import to_noise
+from srbook.paths import ResidualShift
 from srbook.registry import read_preset
 from srbook.samplers import ancestral, probability_flow
 from srbook.training import Trainer, TrainingConfig
@@ -392,3 +393,16 @@ def test_bad_arguments_are_refused():
         sr3().loss(hr[..., :4], lr)
     with pytest.raises(ValueError, match="40 whole steps, got steps=100"):
         sr3().upscale(pair()[1], steps=100)
+
+
+def test_predictions_are_not_clipped_to_a_path_without_noise():
+    """Within no sigma of the anchor there is nothing but the anchor."""
+
+    class Delta(Diffusion):
+        kind, predicts = "delta", "x0"
+
+        def __init__(self, scale: int = 4):
+            super().__init__(scale, path=ResidualShift(torch.tensor([0.5, 1.0]), kappa=0.0), multiple=1)
+
+    with pytest.raises(ValueError, match="nothing within sigma; set delta's clips to False"):
+        Delta()

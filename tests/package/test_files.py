@@ -19,3 +19,10 @@ def test_loaded_tensors_own_their_memory(tmp_path: Path) -> None:
         assert identical(tensor, tensors[name])
     path.write_bytes(b"")
     assert identical(loaded["part8"], tensors["part8"])
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
+    """As tied weights are, under both of their names."""
+    weight = torch.randn(2, 3)
+    loaded, _ = load_tensors(save_tensors(tmp_path / "tied.safetensors", {"one": weight, "other": weight}, {}))
+    assert identical(loaded, {"one": weight, "other": weight})

@@ -76,10 +76,14 @@ def test_overrides_of_another_kind_replace_the_network():
         ("summary: s\nmethod: srdiff\ntraining: {diffusion: {}}", "training leaves out the stage encoder"),
         ("summary: s\nmethod: srdiff\ntraining: {diffusion: {}, encoder: {}}", "has the stages encoder, diffusion;"),
         ("extends: base\ndegradation: blurry", "preset 'child': unknown degradation 'blurry'; choose from bicubic"),
+        ("extends: base\ndegradation: {kind: [noisy]}", r"unknown degradation \['noisy'\]; choose from bicubic"),
+        ("extends: base\nname: mine", "child says name, .*the file's name"),
+        ("extends: base\n1: 2", "child says 1, "),
+        ("extends: [base]", r"child: extends must be a name or a .yaml file, got \['base'\]"),
         ("extends: base\ndegradation: {mean: 0}", "'noisy' does not take these arguments"),
         ("extends: base\nstarts_from: child", "starts_from must be another preset or a .safetensors file, got 'child'"),
         ("extends: base\nstarts_from: somewhere", "starts_from must be another preset"),
-        ("extends: base\nweights: base", "weights\n +Extra inputs are not permitted"),
+        ("extends: base\nweights: base", "child says weights, but a preset has only summary"),
     ],
 )
 def test_what_does_not_fit_is_found_when_it_is_read(write, changes: str, message: str):
@@ -109,6 +113,16 @@ def test_a_training_begins_with_the_weights_of_another(tmp_path: Path):
     stored = registry.load(weights).state_dict()
     assert all(identical(tensor, stored[name]) for name, tensor in method.state_dict().items())
     assert not all(identical(tensor, before[name]) for name, tensor in method.state_dict().items())
+
+
+def test_a_training_begins_with_what_an_earlier_stage_trained(tmp_path: Path):
+    """Without the parts that only that stage has."""
+    method = build("ecdp-tiny")
+    method.begin("encoder")
+    weights = method.save(tmp_path / "weights.safetensors")
+    fresh = build("ecdp-tiny")
+    begin_from(fresh, read_preset("ecdp-tiny").model_copy(update={"starts_from": str(weights)}))
+    assert identical(fresh.encoder.state_dict(), method.encoder.state_dict()) and fresh.decoder is None
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,39 @@ def test_a_file_names_its_codec_or_carries_it(codec: Path, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("carry", [False, True])
+def test_a_method_in_another_number_format_is_read_back(codec: Path, tmp_path: Path, carry: bool):
+    saved = shift(codec).double().save(tmp_path / "wide.safetensors", carry=carry)
+    assert srbook.load(saved).codec.module.pool.weight.dtype == torch.float32
+    if carry:
+        saved = shift(codec).half().save(tmp_path / "half.safetensors", carry=carry)
+        assert srbook.load(saved).codec.module.pool.weight.dtype == torch.float32
+
+
+def test_values_that_a_constructor_computes_are_there_after_reading(
+    codec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Such as a path's table, and what is not in the file; the caller's random numbers stay."""
+
+    class Tabled(Shift):
+        kind = "tabled"
+
+        def __init__(self, *, codec: str, scale: int = 4, steps: int = 4, kappa: float = 0.5, sampling_steps: int = 2):
+            super().__init__(scale=scale, codec=codec)
+            self.path = ResidualShift(torch.linspace(0.1, 1, steps), kappa)
+            self.table = torch.arange(4.0)
+            self.register_buffer("window", torch.ones(3), persistent=False)
+
+    monkeypatch.setitem(METHODS, "tabled", Tabled)
+    saved, lr = Tabled(codec=str(codec)), torch.rand(1, 3, 4, 4)
+    state = torch.get_rng_state()
+    again = srbook.load(saved.save(tmp_path / "tabled.safetensors"))
+    assert identical(torch.get_rng_state(), state)
+    assert identical(again.table, saved.table) and identical(again.window, saved.window)
+    images = [each.upscale(lr, generator=seeded()).image for each in (again, saved)]
+    torch.testing.assert_close(*images)
+
+
 PRESET = """
 method: shift
 arguments: {scale: 4, codec: CODEC}

@@ -63,6 +63,13 @@ def test_a_frozen_part_follows_and_is_neither_trained_nor_stored():
     assert not owner.codec.module.pool.weight.requires_grad
 
 
+def test_no_tied_weight_stays_behind():
+    module = nn.Module()
+    module.one = module.other = nn.Parameter(torch.ones(2))
+    frozen = Frozen(module)
+    assert list(frozen.parameters()) == [] and list(frozen.state_dict()) == [] and len(frozen.weights()) == 2
+
+
 def test_gradients_pass_through_a_frozen_part():
     image = torch.rand(1, 3, 4, 4, requires_grad=True)
     Owner().codec.module.encode(image).sum().backward()

@@ -98,6 +98,17 @@ def test_ema_equals_the_recursion_written_out():
         assert ema.weights["weight"].flatten().tolist() == pytest.approx([expected] * 2)
 
 
+def test_ema_averages_tied_weights_under_both_names():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    module[1].weight = module[0].weight
+    ema = EMA(module, decay=0.5)
+    with torch.no_grad():
+        module[0].weight += 1
+    ema.update(module, step=100)
+    assert identical(ema.weights["0.weight"], ema.weights["1.weight"])
+    assert not torch.allclose(ema.weights["1.weight"], module[1].weight)
+
+
 def test_ema_copies_buffers():
     module = torch.nn.BatchNorm1d(2)
     ema = EMA(module, decay=0.9)
