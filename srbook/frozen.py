@@ -85,5 +85,7 @@ class Frozen(nn.Module):
 
 def _forget_own_keys(frozen: Frozen, found: Any) -> None:
     """Drop the key that a batch normalization adds to state dicts without it, and then does not expect."""
-    own = tuple(f"module.{name}" for name in frozen.weights())
-    found.unexpected_keys[:] = [key for key in found.unexpected_keys if not key.endswith(own)]
+    own = [f"module.{name}" for name in frozen.weights()]
+    found.unexpected_keys[:] = [
+        key for key in found.unexpected_keys if key not in own and not key.endswith(tuple(f".{name}" for name in own))
+    ]

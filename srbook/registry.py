@@ -125,7 +125,7 @@ def build(preset: str, **overrides: Any) -> Method:
     """
     description = read_preset(preset)
     method = _construct(description.method, _merge(description.arguments, overrides))
-    missing = [name for name, part in method.named_children() if isinstance(part, Frozen) and part.missing]
+    missing = [name for name, part in method.named_modules() if isinstance(part, Frozen) and part.missing]
     if missing:
         raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
     return method

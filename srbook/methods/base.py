@@ -1,9 +1,9 @@
 """The base of every method: a module with stages, each with a loss and a way to upscale, that can be saved."""
 
 import json
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -46,8 +46,8 @@ class Method(nn.Module):
 
     A subclass declares its `kind`, its `stages`, and the arguments of its constructor: plain numbers, strings, lists,
     and dicts. They are noted when it is called, so that a checkpoint can rebuild the method, and are its attributes
-    until it gives a part the same name. A choice (`Literal`) is checked. Arguments out of range, and the name of a
-    stage that the method does not have, are a ValueError.
+    until it gives a part the same name; so are those of the constructors that it calls. A choice (`Literal`) is
+    checked. Arguments out of range, and the name of a stage that the method does not have, are a ValueError.
 
     `parameters()` are the method's own networks; `srbook.frozen.Frozen` parts are not among them.
 
@@ -63,25 +63,16 @@ class Method(nn.Module):
     stages: ClassVar[tuple[Stage, ...]]
     arguments: dict[str, Any]
 
-    def __new__(cls, *args: Any, **arguments: Any):
-        method = super().__new__(cls)
-        given = signature(cls.__init__).bind_partial(method, *args, **arguments)  # partial: copies are made without
-        given.apply_defaults()
-        plain = {name: value for name, value in given.arguments.items() if name != "self"}
-        method.arguments = json.loads(json.dumps(plain))  # as a checkpoint gives them back: tuples become lists
-        return method
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)
 
     def __init__(self, scale: int):
         super().__init__()
         if not isinstance(scale, int) or scale < 2:
             raise ValueError(f"scale must be an integer of at least 2, got {scale!r}")
-        for name, choice in get_type_hints(type(self).__init__).items():
-            if get_origin(choice) is Literal and self.arguments[name] not in get_args(choice):
-                allowed = ", ".join(str(value) for value in get_args(choice))
-                raise ValueError(f"{name} must be one of {allowed}, got {self.arguments[name]!r}")
         self.scale = scale
-        for name, value in deepcopy(self.arguments).items():
-            setattr(self, name, value)
         self.stage = self.stages[-1].name
 
     @classmethod
@@ -164,7 +155,7 @@ class Method(nn.Module):
 
     def frozen(self) -> dict[str, str]:
         """The hash of each frozen part by name."""
-        return {name: part.hash for name, part in self.named_children() if isinstance(part, Frozen)}
+        return {name: part.hash for name, part in self.named_modules() if isinstance(part, Frozen)}
 
     def save(self, path: str | Path, *, carry: bool = False) -> Path:
         """Write weights, stage, and the arguments that rebuild the method to one safetensors file, atomically.
@@ -191,3 +182,30 @@ class Method(nn.Module):
                 f"hr must be {self.scale} times the size of lr: lr is {tuple(lr.shape)}, "
                 f"so hr must be {expected}, got {tuple(hr.shape)}"
             )
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that makes its arguments attributes, and checks its choices, before it begins.
+
+    The constructor that is called first also notes them in `arguments`, as a checkpoint gives them back.
+    """
+    names, choices = signature(init), get_type_hints(init)
+
+    @wraps(init)
+    def noted(method: Method, *given: Any, **named: Any) -> None:
+        bound = names.bind(method, *given, **named)
+        bound.apply_defaults()
+        values = dict(list(bound.arguments.items())[1:])
+        for name, value in values.items():
+            choice = choices.get(name)
+            if get_origin(choice) is Literal and value not in get_args(choice):
+                allowed = ", ".join(str(each) for each in get_args(choice))
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+            if callable(getattr(type(method), name, None)):
+                raise TypeError(f"the argument {name!r} of {type(method).__name__} hides its function of that name")
+        if "arguments" not in vars(method):
+            method.arguments = json.loads(json.dumps(values))  # tuples become lists
+        vars(method).update(values)
+        init(method, *given, **named)
+
+    return noted

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import srbook
 from srbook.degradations import bicubic_downsample, bicubic_upsample, imresize
-from srbook.methods import DDPM, SR3, Condition, Diffusion, SRDiff
+from srbook.methods import DDPM, METHODS, SR3, Condition, Diffusion, SRDiff
 from srbook.parametrizations import to_noise
 from srbook.paths import ResidualShift
 from srbook.registry import read_preset
@@ -379,6 +379,37 @@ def test_every_preset_has_a_training_for_each_stage(preset: str):
     training = read_preset(preset).training
     assert tuple(training) == method.stage_names()
     assert all(config.patch_size % method.multiple == 0 for config in training.values())
+
+
+class Softer(SR3):
+    """A subclass with fewer arguments than its parent."""
+
+    kind = "softer"
+
+    def __init__(self, *, scale: int, width: int = 8, strength: float = 0.5):
+        super().__init__(scale=scale, schedule=SCHEDULE, network=SMALL | {"width": width}, sigma=strength, clock="step")
+
+
+def test_a_subclass_may_have_a_constructor_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its own arguments are noted; those that it gives to its parent are the parent's attributes."""
+    monkeypatch.setitem(METHODS, "softer", Softer)
+    method, (hr, lr) = Softer(scale=4, strength=0.3).eval(), pair()
+    assert method.arguments == {"scale": 4, "width": 8, "strength": 0.3}
+    assert (method.clock, method.sigma, method.anchor, method.path.sigma) == ("step", 0.3, "gray", 0.3)
+    assert torch.isfinite(method.loss(hr, lr)["loss"])
+    again = srbook.load(method.save(tmp_path / "weights.safetensors"))
+    torch.testing.assert_close(*(each.upscale(lr, steps=2, generator=generator()).image for each in (method, again)))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'clock'"):
+        Softer(scale=4, clock="step")
+
+
+def test_an_argument_may_not_hide_a_function():
+    class Hiding(SR3):
+        def __init__(self, *, scale: int, sample: int):
+            super().__init__(scale=scale, schedule=SCHEDULE, network=SMALL)
+
+    with pytest.raises(TypeError, match="the argument 'sample' of Hiding hides its function"):
+        Hiding(scale=4, sample=3)
 
 
 def test_bad_arguments_are_refused():
