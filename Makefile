@@ -28,7 +28,7 @@ SETTINGS := $(if $(ARITHMETIC),env $(ARITHMETIC_$(ARITHMETIC)))
 # Each of pytest-xdist's workers is the interpreter that the environment links to, told that it is the link. What a
 # test starts in a process of its own runs on the real processor.
 EMULATED = qemu-x86_64 -cpu $(PROCESSOR) -0 $(abspath $(BIN)/python) $(realpath $(BIN)/python)
-WORKERS = --dist worksteal $(if $(PROCESSOR),--tx '$(JOBS)*popen//python=$(EMULATED)',-n $(JOBS))
+WORKERS = --dist worksteal $(if $(PROCESSOR),-m 'not wheel and not forks' --tx '$(JOBS)*popen//python=$(EMULATED)',-n $(JOBS))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help

@@ -82,6 +82,7 @@ def test_a_batch_depends_on_seed_and_number_only(folder):
     assert not identical(patches(folder, seed=4)[0][0], forward[0][0])
 
 
+@pytest.mark.forks
 def test_worker_processes_give_the_same_batches(folder):
     here = patches(folder)
     there = DataLoader(here, batch_size=None, sampler=range(5), num_workers=2)
@@ -155,6 +156,7 @@ def test_a_random_degradation_is_drawn_for_each_patch():
     assert seen == {0, 1, 2, 3}
 
 
+@pytest.mark.forks
 def test_a_random_batch_depends_on_seed_and_number_only(folder):
     """A run that goes on at batch 5, in any number of processes, sees the noise that it would have seen."""
     noisy = {"degradation": Noisy(4, std=0.1)}

@@ -276,6 +276,7 @@ def test_on_log_sees_every_record():
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.forks
 def test_workers_give_the_same_batches(tmp_path):
     alone, helped = make(steps=3, precision="fp32"), make(steps=3, precision="fp32", workers=1)
     alone.fit()
