@@ -101,7 +101,7 @@ def execute(path: Path, timeout: int) -> tuple[NotebookNode, float, dict[str, st
         notebook,
         timeout=timeout,
         record_timing=False,
-        extra_arguments=["--log-level=ERROR"],  # no word about TCP on one machine
+        extra_arguments=["--log-level=CRITICAL"],  # no word about TCP, or about the interrupt that ends a kernel
         resources={"metadata": {"path": str(path.parent)}},
         on_notebook_start=watch,
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),

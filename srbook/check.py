@@ -20,7 +20,8 @@ class Outcome:
         name: "topic.finding", unique in the book; in the file of its topic.
         chapter: that checks it: its file's name without number and ending.
         claim: what the bounds say, in words.
-        low, high: smallest and largest value that support the claim; -inf and inf for none.
+        low: smallest value that supports the claim; -inf for none.
+        high: largest value that supports it; inf for none.
     """
 
     name: str

@@ -71,7 +71,8 @@ class Report:
 
     Attributes:
         name: the set.
-        count, expected: images found, and images it should have.
+        count: images found.
+        expected: images it should have.
         hashed: images whose pixels were compared with known hashes.
         problems: one sentence each; empty if all is well.
     """

@@ -20,7 +20,8 @@ class Sample:
         package: the import name of the package that carries it.
         file: its path inside that package.
         about: what it shows, and what makes it useful or hard.
-        author, license: as the package says.
+        author: as the package says.
+        license: as the package says.
         source: where the package took it from.
         compressed: whether it is stored as JPEG, so that its finest detail is already damaged.
     """

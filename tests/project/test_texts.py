@@ -1,5 +1,6 @@
 """What the texts of the project must not say, and where they must agree."""
 
+import ast
 import re
 import subprocess
 from itertools import takewhile
@@ -46,6 +47,15 @@ def test_no_text_names_a_chapter_by_its_number():
 def test_no_chapter_names_another_by_its_number(path):
     cells = jupytext.read(path).cells
     assert [says for cell in cells if cell.cell_type == "markdown" for says in numbered(cell.source)] == []
+
+
+def test_attributes_are_described_one_by_one():
+    """The reference takes the second of two names for a class, and the build stops there."""
+    for path in (ROOT / "srbook").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                section = (ast.get_docstring(node) or "").partition("Attributes:\n")[2]
+                assert re.findall(r"^ {4}(\w+, \w.*?):", section, re.MULTILINE) == [], path
 
 
 def test_no_code_names_a_chapter_by_its_number():
