@@ -38,7 +38,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 	@echo "and, after make test or make book:"
-	@printf "  %-16s %s\n" "TESTS=..." "test only this: tests/test_x.py, notebooks/01-x.ipynb, or options of pytest" \
+	@printf "  %-16s %s\n" "TESTS=..." "test only this: tests/package/test_x.py, notebooks/01-x.ipynb, or options of pytest" \
 	  "JOBS=n" "so many processes at once, one thread each (here: $(JOBS))" \
 	  "ARITHMETIC=word" "round as other processors do: $(ARITHMETICS)" \
 	  "PROCESSOR=name" "make test under that processor, emulated by qemu: $(PROCESSORS)"

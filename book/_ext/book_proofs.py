@@ -40,7 +40,7 @@ class Proof:
 
 
 def find_test(root: Path, target: str) -> int:
-    """Line of the test `tests/test_x.py::test_name`, or `::TestClass::test_name`, below `root`.
+    """Line of the test `tests/package/test_x.py::test_name`, or `::TestClass::test_name`, below `root`.
 
     Raises:
         ValueError: no such file, or no such test in it.
@@ -60,7 +60,7 @@ def find_test(root: Path, target: str) -> int:
 
 
 class TestRole(SphinxRole):
-    """`` {test}`tests/test_x.py::test_name` ``: a link to a test that exists."""
+    """`` {test}`tests/package/test_x.py::test_name` ``: a link to a test that exists."""
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
