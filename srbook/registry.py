@@ -66,8 +66,9 @@ def read_preset(name: str) -> Preset:
         FileNotFoundError: no such file.
         ValueError: no such preset (the message lists those that exist), or contents that do not fit together.
     """
-    preset = Preset(name=Path(name).stem, **_contents(name))
+    contents = _contents(name)
     try:
+        preset = Preset(name=Path(name).stem, **contents)
         _require_consistent(preset)
     except ValueError as error:
         raise ValueError(f"preset {name!r}: {error}") from error

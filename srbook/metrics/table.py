@@ -76,13 +76,13 @@ METRICS: dict[str, Metric] = {
 
 
 def chosen_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of these names, ready to be computed.
+    """The metrics of these names, each once, ready to be computed.
 
     Raises:
         ValueError: no name, or one that is not in the table.
         FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
-    names = list(names)
+    names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
         raise ValueError(f"metrics must be some of {', '.join(METRICS)}, got {', '.join(unknown) or 'none'}")

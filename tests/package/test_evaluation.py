@@ -20,6 +20,7 @@ from srbook.metrics import (
     PROTOCOL_A,
     PROTOCOL_B,
     Metric,
+    chosen_metrics,
     feature_statistics,
     frechet_distance,
     image_entropy,
@@ -258,3 +259,7 @@ def test_absent_lpips_weights_stop_before_the_work(tmp_path: Path, monkeypatch: 
 
 def _offline(*arguments: object, **options: object) -> None:
     raise OSError("no network")
+
+
+def test_a_metric_that_is_named_twice_is_measured_once():
+    assert [metric.name for metric in chosen_metrics(["psnr", "ssim", "psnr"])] == ["psnr", "ssim"]

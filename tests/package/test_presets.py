@@ -83,6 +83,7 @@ def test_overrides_of_another_kind_replace_the_network():
         ("extends: base\ndegradation: {mean: 0}", "'noisy' does not take these arguments"),
         ("extends: base\nstarts_from: child", "starts_from must be another preset or a .safetensors file, got 'child'"),
         ("extends: base\nstarts_from: somewhere", "starts_from must be another preset"),
+        ("summary: s\nmethod: sr3\ntraining: {main: {steps: -3}}", r"preset 'child': (.|\n)*training.main.steps"),
         ("extends: base\nweights: base", "child says weights, but a preset has only summary"),
     ],
 )
