@@ -163,6 +163,10 @@ def evaluate(
     for name, method in methods.items():
         if method.scale != scale:
             raise ValueError(f"{name} magnifies {method.scale} times, so it cannot be evaluated at scale {scale}")
+    if methods.get(REFERENCE) is not None and methods[REFERENCE].kind != REFERENCE:
+        raise ValueError(
+            f"{REFERENCE!r} is the reference's row of the table; give the {methods[REFERENCE].kind} a name"
+        )
     if not any(method.kind == REFERENCE for method in methods.values()):
         methods = {REFERENCE: METHODS[REFERENCE](scale=scale), **methods}
     if degradation is not None:

@@ -1,6 +1,7 @@
 """The base of every method: a module with stages, each with a loss and a way to upscale, that can be saved."""
 
 import json
+from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -41,7 +42,7 @@ class Stage:
     samples: bool = False
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A super-resolution method: `loss` to train it, `upscale` to use it, `save` to keep it.
 
     A subclass declares its `kind`, its `stages`, and the arguments of its constructor: plain numbers, strings, lists,

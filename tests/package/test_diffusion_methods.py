@@ -435,5 +435,22 @@ def test_predictions_are_not_clipped_to_a_path_without_noise():
         def __init__(self, scale: int = 4):
             super().__init__(scale, path=ResidualShift(torch.tensor([0.5, 1.0]), kappa=0.0), multiple=1)
 
+        def condition(self, lr: Tensor) -> Condition:
+            return Condition(lr)
+
+        def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return x_t
+
     with pytest.raises(ValueError, match="nothing within sigma; set delta's clips to False"):
         Delta()
+
+
+def test_a_method_must_say_what_it_conditions_on_and_predicts():
+    class Unfinished(Diffusion):
+        kind = "unfinished"
+
+        def condition(self, lr: Tensor) -> Condition:
+            return Condition(lr)
+
+    with pytest.raises(TypeError, match=r"abstract method '?predict"):
+        Unfinished(4, path=sr3().path, multiple=1)

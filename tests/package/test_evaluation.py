@@ -263,3 +263,8 @@ def _offline(*arguments: object, **options: object) -> None:
 
 def test_a_metric_that_is_named_twice_is_measured_once():
     assert [metric.name for metric in chosen_metrics(["psnr", "ssim", "psnr"])] == ["psnr", "ssim"]
+
+
+def test_another_method_may_not_take_the_references_name():
+    with pytest.raises(ValueError, match="'bicubic' is the reference's row of the table; give the regression a name"):
+        evaluate({"bicubic": tiny()}, {"a": torch.rand(1, 3, 32, 32)}, scale=4, protocol=PROTOCOL_A)
