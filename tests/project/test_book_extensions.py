@@ -351,26 +351,6 @@ def uses_of(root):
     return {Path(record.uri).stem: set(record.data["uses"]) for record in cache.list_cache_records()}
 
 
-@pytest.mark.parametrize("program", ["chapters", "tests"])
-def test_what_a_notebook_uses_is_found_by_running_it(tmp_path, program):
-    root = checkout(tmp_path)
-    write(root, {"srbook/lists.py": "import os\nfrom srbook.a import HERE\nos.listdir(HERE)\n"})
-    write_notebook(root / "notebooks" / "none.ipynb", "# None", "open('../srbook/b.py').close()")
-    write_notebook(root / "notebooks" / "two.ipynb", "# Two", "1", "def late():\n    import srbook.lists\nlate()")
-    result = execute_chapters(root, 1) if program == "chapters" else run_notebooks(root)
-    assert result.returncode == 0, result.stdout + result.stderr
-    always = {"srbook", "srbook/__init__.py"}
-    study = {path.relative_to(ROOT).as_posix() for path in (ROOT / "srbook" / "study").glob("*.py")}
-    found = uses_of(root)
-    assert found["none"] == set()
-    assert found["two"] == always | {"srbook/a.py", "srbook/lists.py"}
-    assert (
-        {"srbook/a.py", "srbook/a.yml"}
-        <= found["one"]
-        <= always | study | {"srbook/a.py", "srbook/a.yml", "srbook/study"}
-    )
-
-
 def test_the_chapters_on_one_method_hold_when_another_changes(tmp_path):
     """The imports of the chapter on SR3, in the package as it is."""
     root = checkout(tmp_path)
@@ -451,13 +431,59 @@ def book_of(root):
         )
 
 
-@pytest.mark.parametrize("first", [run_notebooks, lambda root: execute_chapters(root, 1)], ids=["tests", "chapters"])
-def test_the_book_uses_what_was_executed_and_reruns_after_a_change(tmp_path, first):
+def wait_for(other, mine):
+    """Code of a cell that ends when `other` has begun, so that two of them pass only when they run at once."""
+    return f'''
+import os, time
+from pathlib import Path
+assert os.environ["OMP_NUM_THREADS"] == "1"
+Path("{mine}").touch()
+until = time.monotonic() + 120
+while not Path("{other}").exists():
+    assert time.monotonic() < until, "alone"
+    time.sleep(.05)
+'''
+
+
+@pytest.mark.parametrize("program", ["chapters", "tests"])
+def test_notebooks_run_side_by_side_and_the_book_uses_what_passed(tmp_path, program):
+    """One project for all of it: each kernel takes seconds."""
     root = checkout(tmp_path)
-    ran = root / "notebooks" / "ran"
-    result = first(root)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert ran.read_text() == "x"
+    notebooks = root / "notebooks"
+    write(root, {"srbook/lists.py": "import os\nfrom srbook.a import HERE\nos.listdir(HERE)\n"})
+    # Waiting comes first, and cells enough after it: xdist hands out the next file before the last one is done.
+    unused = "open('../srbook/b.py').close()"
+    write_notebook(notebooks / "none.ipynb", "# None", wait_for("two", "none"), unused, "1", "2")
+    late = "def late():\n    import srbook.lists\nlate()"
+    write_notebook(notebooks / "two.ipynb", "# Two", wait_for("none", "two"), late, "1", "2")
+    write_notebook(notebooks / "wrong.ipynb", "# Wrong", "1", "value = 3\nassert value == 4, 'outcome'", "2")
+    side_by_side = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    result = execute_chapters(root, 2) if program == "chapters" else run_notebooks(root, *side_by_side)
+
+    assert result.returncode == 1 and "assert value == 4" in result.stdout and "outcome" in result.stdout
+    lines = result.stdout.splitlines()
+    for name in ("none", "one", "two", "wrong"):
+        assert lines.count(f"{name}: started") == 1
+    for name in ("none", "one", "two"):
+        assert len([line for line in lines if re.fullmatch(rf"{name}: done in \d+ s", line)]) == 1
+    if program == "chapters":
+        assert re.search("^wrong: failed after \\d+ s in code cell 2$", result.stdout, re.MULTILINE)
+        assert "1 of 4 chapters failed: wrong" in result.stdout
+    else:
+        assert "wrong: failed in Cell 1" in result.stdout
+
+    found = uses_of(root)
+    always = {"srbook", "srbook/__init__.py"}
+    study = {path.relative_to(ROOT).as_posix() for path in (ROOT / "srbook" / "study").glob("*.py")}
+    assert set(found) == {"none", "one", "two"}, "what failed is not kept"
+    assert found["none"] == set()
+    assert found["two"] == always | {"srbook/a.py", "srbook/lists.py"}
+    assert {"srbook/a.py", "srbook/a.yml"} <= found["one"]
+    assert found["one"] <= always | study | {"srbook/a.py", "srbook/a.yml", "srbook/study"}
+
+    for name in ("none", "two", "wrong"):  # a book of one chapter
+        (notebooks / f"{name}.ipynb").unlink()
+    ran = notebooks / "ran"
     warnings, read = book_of(root)
     assert (warnings, ran.read_text()) == ("", "x"), "the book must not execute what was executed before"
     before = read("notebooks/one")
@@ -475,55 +501,6 @@ def test_the_book_uses_what_was_executed_and_reruns_after_a_change(tmp_path, fir
     )
     assert "1 chapters, none changed" in execute_chapters(root, 1).stdout
     assert ran.read_text() == "xx"
-
-
-def test_a_failing_notebook_is_not_kept(tmp_path):
-    root = checkout(tmp_path)
-    write_notebook(root / "notebooks" / "one.ipynb", "# One", "1", "assert False, 'outcome'")
-    result = run_notebooks(root)
-    assert result.returncode == 1 and "one: failed in Cell 1" in result.stdout and "outcome" in result.stdout
-    assert not list((root / "_build" / ".jupyter_cache").rglob("base.ipynb"))
-
-
-def wait_for(other, mine):
-    """Code of a cell that ends when `other` has begun, so that two of them pass only when they run at once."""
-    return f'''
-import os, time
-from pathlib import Path
-assert os.environ["OMP_NUM_THREADS"] == "1"
-Path("{mine}").touch()
-until = time.monotonic() + 120
-while not Path("{other}").exists():
-    assert time.monotonic() < until, "alone"
-    time.sleep(.05)
-'''
-
-
-@pytest.mark.parametrize("program", ["chapters", "tests"])
-def test_chapters_run_side_by_side(tmp_path, program):
-    root = checkout(tmp_path)
-    for mine, other in [("one", "two"), ("two", "one")]:
-        write_notebook(root / "notebooks" / f"{mine}.ipynb", f"# {mine}", wait_for(other, mine), "1", "2", "3")
-    options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-    result = execute_chapters(root, 2) if program == "chapters" else run_notebooks(root, *options)
-    assert result.returncode == 0, result.stdout + result.stderr
-    lines = result.stdout.splitlines()
-    for name in ("one", "two"):
-        assert lines.count(f"{name}: started") == 1
-        assert len([line for line in lines if re.fullmatch(rf"{name}: done in \d+ s", line)]) == 1
-    assert "2 chapters, none changed" in execute_chapters(root, 2).stdout
-
-
-def test_a_failing_chapter_is_named_and_the_others_are_kept(tmp_path):
-    root = checkout(tmp_path)
-    write_notebook(root / "notebooks" / "two.ipynb", "# Two", "1", "value = 3\nassert value == 4, 'outcome'", "2")
-    result = execute_chapters(root, 2)
-    assert result.returncode == 1
-    assert re.search("^two: failed after \\d+ s in code cell 2$", result.stdout, re.MULTILINE)
-    assert "assert value == 4" in result.stdout and "AssertionError: outcome" in result.stdout
-    assert "1 of 2 chapters failed: two" in result.stdout
-    assert "2 chapters, 1 to execute, 1 at once" in execute_chapters(root, 2).stdout
-    assert (root / "notebooks" / "ran").read_text() == "x"
 
 
 def test_an_interrupted_run_keeps_what_was_done_and_leaves_no_kernel(tmp_path):
