@@ -115,8 +115,13 @@ $(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
 	@$(call install,lab)
 	@touch $@
 
+# pip compiles every module of 2 GB, on one core; left to their first import, few are. Where Python may not do that,
+# all are compiled here, on all cores, and those that are no Python of this version are passed over.
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),$(BIN)/python -m compileall -qq -j $(JOBS) $(VENV)/lib || true,true)
+
 define install
 	echo "Installing srbook[$(1)] and what it needs into $(VENV) (the first time: 2 GB, a few minutes)"; \
-	start=$$(date +%s); $(PIP) install --quiet --constraint constraints.txt --editable '.[$(1)]' && \
+	start=$$(date +%s); $(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[$(1)]' && \
+	{ $(COMPILE); } && \
 	echo "Installed in $$(($$(date +%s) - start)) s"
 endef
