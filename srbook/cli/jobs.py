@@ -81,7 +81,8 @@ def upscale_file(
     Every file gets its own generator, so that a result does not depend on what else is upscaled.
     """
     picture = read_picture(job.source)
-    require_writable(job.target, picture)
+    height, width = picture.rgb.shape[-2:]
+    require_writable(job.target, picture, method.scale * height, method.scale * width)
     rgb = upscale_tiled(
         method,
         picture.rgb,

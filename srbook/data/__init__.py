@@ -6,14 +6,17 @@ from srbook.data.io import (
     IMAGE_SUFFIXES,
     Picture,
     image_format,
+    picture_size,
     read_image,
     read_picture,
     require_writable,
     write_image,
+    write_levels,
     write_picture,
 )
 from srbook.data.patches import PairedPatches
 from srbook.data.photographs import Sample, held_out_samples, sample, samples, training_samples
+from srbook.data.transparency import fill_transparent
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -22,9 +25,11 @@ __all__ = [
     "Picture",
     "Sample",
     "catalog",
+    "fill_transparent",
     "held_out_samples",
     "image_files",
     "image_format",
+    "picture_size",
     "read_image",
     "read_picture",
     "require_writable",
@@ -32,5 +37,6 @@ __all__ = [
     "samples",
     "training_samples",
     "write_image",
+    "write_levels",
     "write_picture",
 ]

@@ -25,16 +25,20 @@ class Decoded(NamedTuple):
         pixels: (H, W, 3), uint8 or uint16.
         alpha: (H, W) of the same type, or None.
         exif: the EXIF block, with the orientation set to upright, or None.
-        icc: the color profile, or None.
+        icc: the color profile, if it is one of these pixels, or None.
+        dpi: horizontal and vertical dots per inch, or None.
+        dropped: what could not be kept, in plain words.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     exif: bytes | None
     icc: bytes | None
+    dpi: tuple[float, float] | None
+    dropped: tuple[str, ...]
 
 
-def decode(path: Path, *, keep_exif: bool) -> Decoded:
+def decode(path: Path, *, keep_exif: bool, max_pixels: int | None = None) -> Decoded:
     """Everything in a picture file, upright, at its full depth; of its EXIF data only the orientation if not kept.
 
     Raises:
@@ -49,7 +53,9 @@ def decode(path: Path, *, keep_exif: bool) -> Decoded:
         colors = channels.ndim == 3
         pixels = channels[..., :3] if colors else np.repeat(channels[..., None], 3, axis=2)
         alpha = channels[..., 3] if colors and channels.shape[2] == 4 else None
-        return Decoded(pixels, alpha, _exif(image) if keep_exif else None, image.info.get("icc_profile"))
+        icc, dpi = image.info.get("icc_profile"), image.info.get("dpi")
+        icc = icc if icc and icc[16:20] == b"RGB " else None
+        return Decoded(pixels, alpha, _exif(image) if keep_exif else None, icc, dpi, ())
 
 
 def stored_size(path: Path) -> tuple[int, int]:
@@ -59,6 +65,14 @@ def stored_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         return image.height, image.width
+
+
+def upright_size(path: Path, *, max_pixels: int | None = None) -> tuple[int, int]:
+    """(height, width) from the file's header, after EXIF orientation. Raises as `decode`."""
+    with _opened(path) as image:
+        size = image.height, image.width
+        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return size[::-1] if turned else size
 
 
 class _Refused(ValueError):

@@ -3,6 +3,7 @@
 Pixels come out upright, RGB, in [0, 1]. What cannot be read without loss is refused, with the file's name.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srbook.data.decode import decode
+from srbook.data.decode import decode, upright_size
+from srbook.data.exif import exif_for_size
 from srbook.files import atomic_path
 from srbook.images import require_images, round_to_8bit
 
@@ -28,7 +30,16 @@ FORMATS = {
 }
 IMAGE_SUFFIXES = tuple(FORMATS)
 _WITHOUT_ALPHA = ("JPEG", "BMP")
-_EXIF_IFD, _WIDTH, _HEIGHT = 0x8769, 0xA002, 0xA003
+_SIDES = {"WEBP": 16383, "JPEG": 65500}  # 65500 is libjpeg's limit; the format's own is 65535
+_BELOW_4_GIB, _4_GIB = ("TIFF", "BMP"), 2**32 - 2**20  # with room for headers
+_JPEG_EXIF = 65533 - 512  # in one segment; the sizes brought up to date may take a few bytes more
+_HOLDS = {
+    "PNG": ("exif", "icc_profile", "dpi"),
+    "JPEG": ("exif", "icc_profile", "dpi"),
+    "WEBP": ("exif", "icc_profile"),
+    "BMP": ("dpi",),
+    "TIFF": ("exif", "icc_profile", "dpi"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,21 @@ class Picture:
 
     Attributes:
         rgb: (1, 3, H, W) in [0, 1], upright. Gray is repeated.
-        alpha: (1, 1, H, W) in [0, 1], or None where the file has no transparency.
+        alpha: (1, 1, H, W) in [0, 1], or None where every pixel is opaque.
         exif: the EXIF block with its orientation set to upright, or None.
-        icc: the RGB color profile, or None.
+        icc: the color profile, RGB or (of a gray file) gray, or None.
+        gray: there is no color in it: the three channels are equal everywhere.
+        dpi: horizontal and vertical resolution in dots per inch, or None.
+        dropped: what the file holds besides and could not be kept, in plain words ("EXIF data (cut off)", "gAMA").
     """
 
     rgb: Tensor
     alpha: Tensor | None = None
     exif: bytes | None = None
     icc: bytes | None = None
+    gray: bool = False
+    dpi: tuple[float, float] | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -67,7 +84,8 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """What `read_image` reads, before scaling: (H, W, 3), uint8 or uint16. Raises the same errors."""
-    pixels, alpha, _, _ = decode(Path(path), keep_exif=False)
+    decoded = decode(Path(path), keep_exif=False)
+    pixels, alpha = decoded.pixels, decoded.alpha
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         raise ValueError(
             f"{path} has transparent pixels, which have no definite color; "
@@ -98,51 +116,130 @@ def write_image(path: str | Path, image: Tensor) -> Path:
     return write_picture(path, Picture(image))
 
 
-def read_picture(path: str | Path) -> Picture:
-    """Read a picture with its transparency, EXIF data, and color profile; otherwise as `read_image`, errors included.
+def read_picture(path: str | Path, *, max_pixels: int | None = None) -> Picture:
+    """Read a picture with all that `Picture` keeps; otherwise as `read_image`, errors included.
 
-    A profile of another color space than RGB (of a gray or CMYK file) would be wrong for the converted pixels and is
-    dropped.
+    Args:
+        path: as for `read_image`.
+        max_pixels: a picture of more is refused; None takes Pillow's limit, 179 megapixels.
     """
-    pixels, alpha, exif, icc = decode(Path(path), keep_exif=True)
+    decoded = decode(Path(path), keep_exif=True, max_pixels=max_pixels)
+    pixels, alpha = decoded.pixels, decoded.alpha
+    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        alpha = None
     return Picture(
         rgb=pixels_to_image(pixels).unsqueeze(0),
         alpha=None if alpha is None else pixels_to_image(alpha[..., None]).unsqueeze(0),
-        exif=exif,
-        icc=icc if icc and icc[16:20] == b"RGB " else None,
+        gray=bool((pixels[..., 1:] == pixels[..., :1]).all()),
+        exif=decoded.exif,
+        icc=decoded.icc,
+        dpi=decoded.dpi,
+        dropped=decoded.dropped,
     )
 
 
-def write_picture(path: str | Path, picture: Picture) -> Path:
-    """Round to 8 bits and write with transparency, EXIF data, and color profile, atomically; formats as `write_image`.
+def picture_size(path: str | Path, *, max_pixels: int | None = None) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the header of the file. Raises as `read_image`."""
+    return upright_size(Path(path), max_pixels=max_pixels)
 
-    BMP holds neither EXIF data nor a profile; they are left out there. Errors are those of `write_image`, and a
-    ValueError for transparency in a format that has none.
+
+def write_picture(path: str | Path, picture: Picture) -> Path:
+    """Round to 8 bits and write with everything that `Picture` keeps, atomically; formats as `write_image`.
+
+    A picture without color becomes a gray file. Errors are those of `write_image` and `require_writable`.
     """
-    path = Path(path)
-    require_writable(path, picture)
-    name, settings = image_format(path)
     require_images(picture.rgb)
     if len(picture.rgb) != 1:
         raise ValueError(f"one file holds one image, got a batch of {len(picture.rgb)} for {path}")
-    channels = picture.rgb
+    require_writable(path, picture, *picture.rgb.shape[-2:])
+    channels = picture.rgb[:, :1] if picture.gray else picture.rgb
     if picture.alpha is not None:
         channels = torch.cat([channels, picture.alpha.to(channels)], dim=1)
     levels = round_to_8bit(channels[0].detach().float()).mul(255).round().byte()
-    image = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
-    if name != "BMP":
-        exif = None if picture.exif is None else _exif_for_size(picture.exif, *image.size)
-        settings = settings | {key: value for key, value in (("exif", exif), ("icc_profile", picture.icc)) if value}
+    return write_levels(path, Image.fromarray(levels.permute(1, 2, 0).squeeze(2).contiguous().cpu().numpy()), picture)
+
+
+def write_levels(path: str | Path, image: Image.Image, like: Picture) -> Path:
+    """Write 8-bit levels with the EXIF data, profile, and resolution of a picture, atomically.
+
+    The pixels are encoded from where they are, without a copy, but for a gray picture with an RGB profile, which
+    becomes an RGB file. What the format cannot hold (see `require_writable`) is left out.
+
+    Args:
+        path: the target; its suffix chooses the format. Missing folders are made.
+        image: of mode L, LA, RGB, or RGBA.
+        like: the picture that was enlarged. Its own pixels and alpha are not looked at.
+    """
+    path = Path(path)
+    name, settings = image_format(path)
+    kept, _ = _kept(name, like)
+    if image.mode in ("L", "LA") and kept.get("icc_profile", b"")[16:20] == b"RGB ":
+        image = image.convert("RGBA" if image.mode == "LA" else "RGB")
+    if "exif" in kept:
+        kept["exif"] = exif_for_size(kept["exif"], *image.size)
     with atomic_path(path) as temporary:
-        image.save(temporary, format=name, **settings)
+        image.save(temporary, format=name, **settings, **kept)
     return path
 
 
-def require_writable(path: str | Path, picture: Picture) -> None:
-    """Raise, before any work, the ValueError of `write_picture` for this suffix and transparency."""
+def require_writable(path: str | Path, picture: Picture, height: int, width: int) -> tuple[str, ...]:
+    """All that can be known before the work about writing a picture, enlarged to a size.
+
+    Returns:
+        What the format cannot hold and the writing will leave out, in plain words.
+
+    Raises:
+        ValueError: unknown suffix; transparency, or a size, that the format does not have.
+        OSError: the folder cannot be written to, or the name is none.
+    """
+    path = Path(path)
     name, _ = image_format(path)
     if picture.alpha is not None and name in _WITHOUT_ALPHA:
         raise ValueError(f"{path}: {name} has no transparency and this picture does; write a .png instead")
+    if max(height, width) > _SIDES.get(name, max(height, width)):
+        raise ValueError(
+            f"{path}: {name} holds at most {_SIDES[name]} pixels a side and this would have {width} x {height}; "
+            "write a .png instead"
+        )
+    channels = (1 if picture.gray else 3) + (picture.alpha is not None)
+    if name in _BELOW_4_GIB and height * width * channels > _4_GIB:
+        raise ValueError(f"{path}: {name} holds at most 4 GiB and {width} x {height} pixels are more; write a .png")
+    _require_place(path)
+    return _kept(name, picture)[1]
+
+
+def _kept(name: str, picture: Picture) -> tuple[dict, tuple[str, ...]]:
+    """What of a picture's data besides its pixels a format holds, as Pillow's settings; and what it does not."""
+    kept, lost = {}, []
+    for key, value, words in (
+        ("exif", picture.exif, "EXIF data"),
+        ("icc_profile", picture.icc, "color profile"),
+        ("dpi", picture.dpi, "resolution"),
+    ):
+        if value is None:
+            continue
+        if key not in _HOLDS[name]:
+            lost.append(f"{words} ({name} has none)")
+        elif key == "exif" and name == "JPEG" and len(value) > _JPEG_EXIF:
+            lost.append(f"{words} (over 64 kB, the limit of JPEG)")
+        elif key == "icc_profile" and name == "WEBP" and value[16:20] == b"GRAY":
+            lost.append(f"{words} (of gray, which WEBP stores as RGB)")
+        else:
+            kept[key] = value
+    return kept, tuple(lost)
+
+
+def _require_place(path: Path) -> None:
+    """Raise an OSError if no file can be made at a path."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, so {path} cannot be written; choose another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write into {folder}; choose another folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; choose another name")
 
 
 def image_format(path: str | Path) -> tuple[str, dict]:
@@ -151,12 +248,3 @@ def image_format(path: str | Path) -> tuple[str, dict]:
     if suffix not in FORMATS:
         raise ValueError(f"cannot write {path}: unknown suffix {suffix!r}; use one of {', '.join(FORMATS)}")
     return FORMATS[suffix]
-
-
-def _exif_for_size(exif: bytes, width: int, height: int) -> bytes:
-    """The EXIF block with the size it states, if it does, brought up to date."""
-    block = Image.Exif()
-    block.load(exif)
-    photo = block.get_ifd(_EXIF_IFD)
-    photo.update({tag: value for tag, value in ((_WIDTH, width), (_HEIGHT, height)) if tag in photo})
-    return block.tobytes()
