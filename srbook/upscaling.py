@@ -69,12 +69,15 @@ def _enlarged(alpha: Tensor, scale: int, top: int, left: int, height: int, width
     return enlarged[..., top : top + height, left : left + width]
 
 
-def tile_bytes(method: Method) -> float:
-    """Memory that a tile takes per pixel, measured on a small picture and, where the method samples, in one step."""
+def tile_bytes(method: Method, steps: int | None = None) -> float:
+    """Memory that a tile takes per pixel, measured on a small picture.
+
+    A method that samples takes the steps that are given, or one. Steps that it does not have are its ValueError.
+    """
     device = next((parameter.device for parameter in method.parameters()), torch.device("cpu"))
     picture = torch.full((1, 3, _PROBE, _PROBE), 0.5, device=device)
     generator = torch.Generator(device).manual_seed(0)
-    peak = peak_bytes(lambda: method.upscale(picture, steps=1, generator=generator))
+    peak = peak_bytes(lambda: method.upscale(picture, steps=steps or 1, generator=generator))
     return _UNSEEN * peak / _PROBE**2
 
 
@@ -86,4 +89,5 @@ def needed_bytes(height: int, width: int, *, scale: int, tile: int, per_tile_pix
     picture = 4 * 4 * height * width
     result = 4 * scale**2 * height * width
     between_rows = 2 * 3 * 4 * scale**2 * min(height, 3 * default_overlap(tile)) * width
-    return picture + result + between_rows + per_tile_pixel * min(tile, height) * min(tile, width)
+    in_tile = min(tile, height) * min(tile, width)
+    return picture + result + between_rows + in_tile * (per_tile_pixel + 3 * 3 * 4 * scale**2)

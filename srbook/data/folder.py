@@ -28,7 +28,7 @@ def image_files(root: str | Path) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
     found = find_images(root)
-    for line in found.left_out():
+    for line in found.remarks():
         warnings.warn(line, stacklevel=2)
     return found.files
 

@@ -23,12 +23,16 @@ class Found:
     linked: list[Path] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
 
-    def left_out(self) -> list[str]:
-        """A line for each thing that is not among the files."""
-        links = [
+    def remarks_on_links(self) -> list[str]:
+        """A line for each of `linked`."""
+        return [
             f"{path} is a link to a folder, which is not followed; name it to have its pictures" for path in self.linked
         ]
-        return [*links, *(f"{path} is left out: {reason}" for path, reason in self.unreadable.items())]
+
+    def remarks(self) -> list[str]:
+        """A line for each thing that is not among the files."""
+        unreadable = [f"{path} is left out: {reason}" for path, reason in self.unreadable.items()]
+        return [*self.remarks_on_links(), *unreadable]
 
 
 def find_images(root: Path) -> Found:
