@@ -1,6 +1,8 @@
 """From a file to upright pixels of 8 or 16 bits. Pillow reads; what it would lose is read here or refused."""
 
 import struct
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +10,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from srbook.data.formats.contents import Contents, Refused
+from srbook.data.formats.exif import take_exif
+from srbook.data.formats.jpeg import read_jpeg
+from srbook.data.formats.png import read_png
+from srbook.data.formats.tiff import read_tiff
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-
-# Tags of a TIFF file that are kept: description, maker, model, resolution, software, date, artist, host, copyright, and
-# the EXIF and GPS blocks. Others say where the pixels of the old file were.
-_TIFF_KEPT = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853)
-_ORIENTATION = 0x0112
+# By how files begin: Pillow's names of the format, and our reader. What Pillow makes of the values of other formats is
+# not known here, so they are not read.
+_READERS = {
+    b"\x89PNG\r\n\x1a\n": (("PNG",), read_png),
+    b"\xff\xd8\xff": (("JPEG",), read_jpeg),
+    **dict.fromkeys((b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"), (("TIFF",), read_tiff)),
+    b"RIFF": (("WEBP",), None),
+    b"BM": (("BMP",), None),
+    b"GIF8": (("GIF",), None),
+}
+_GRAY, _RGB = b"GRAY", b"RGB "
+_LARGEST_DPI = 65535  # that a JPEG can state
+_LIMIT = threading.Lock()
 
 
 class Decoded(NamedTuple):
@@ -27,6 +43,7 @@ class Decoded(NamedTuple):
         exif: the EXIF block, with the orientation set to upright, or None.
         icc: the color profile, if it is one of these pixels, or None.
         dpi: horizontal and vertical dots per inch, or None.
+        marks: PNG chunks that say what the colors mean.
         dropped: what could not be kept, in plain words.
     """
 
@@ -35,27 +52,40 @@ class Decoded(NamedTuple):
     exif: bytes | None
     icc: bytes | None
     dpi: tuple[float, float] | None
+    marks: tuple[tuple[bytes, bytes], ...]
     dropped: tuple[str, ...]
 
 
-def decode(path: Path, *, keep_exif: bool, max_pixels: int | None = None) -> Decoded:
-    """Everything in a picture file, upright, at its full depth; of its EXIF data only the orientation if not kept.
+def decode(path: Path, *, max_pixels: int | None = None) -> Decoded:
+    """Everything in a picture file, upright, at its full depth.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: names the file and says why it cannot be read faithfully.
     """
-    with _opened(path) as image:
-        coding = _coding(image)
-        channels = _pixels(image)
-        if channels.dtype == np.uint8 and ";16" in coding:
-            channels = channels.astype(np.uint16) << 8 | _low_bytes(path, coding)
-        colors = channels.ndim == 3
-        pixels = channels[..., :3] if colors else np.repeat(channels[..., None], 3, axis=2)
-        alpha = channels[..., 3] if colors and channels.shape[2] == 4 else None
-        icc, dpi = image.info.get("icc_profile"), image.info.get("dpi")
-        icc = icc if icc and icc[16:20] == b"RGB " else None
-        return Decoded(pixels, alpha, _exif(image) if keep_exif else None, icc, dpi, ())
+    with _opened(path, max_pixels) as (image, contents):
+        channels = _channels(image, contents)
+        if contents.deep:
+            with _open_image(contents, (image.format,), max_pixels) as again:
+                channels = channels.astype(np.uint16) << 8 | _channels(again, contents, low_bytes=True)
+        colors, alpha = _as_meant(channels, contents)
+    if contents.icc is not None and contents.icc[16:20] != (_GRAY if colors.shape[2] == 1 else _RGB):
+        contents.icc = None
+        contents.dropped.append("color profile (of other colors)")
+    dpi = contents.dpi
+    if dpi is not None and not all(1 <= each <= _LARGEST_DPI for each in dpi):
+        dpi = None
+        contents.dropped.append("resolution (out of range)")
+    colors = _upright(colors, contents.turn)
+    return Decoded(
+        pixels=np.repeat(colors, 3, axis=2) if colors.shape[2] == 1 else np.ascontiguousarray(colors),
+        alpha=None if alpha is None else np.ascontiguousarray(_upright(alpha, contents.turn)),
+        exif=contents.exif,
+        icc=contents.icc,
+        dpi=dpi[::-1] if dpi is not None and contents.turn >= 5 else dpi,
+        marks=contents.marks,
+        dropped=tuple(contents.dropped),
+    )
 
 
 def stored_size(path: Path) -> tuple[int, int]:
@@ -63,84 +93,137 @@ def stored_size(path: Path) -> tuple[int, int]:
 
     Raises as `decode`.
     """
-    with _opened(path) as image:
+    with _opened(path, None) as (image, _):
         return image.height, image.width
 
 
 def upright_size(path: Path, *, max_pixels: int | None = None) -> tuple[int, int]:
     """(height, width) from the file's header, after EXIF orientation. Raises as `decode`."""
-    with _opened(path) as image:
-        size = image.height, image.width
-        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-        return size[::-1] if turned else size
-
-
-class _Refused(ValueError):
-    """A picture that is intact, but of a form that is not read."""
+    with _opened(path, max_pixels) as (image, contents):
+        return (image.width, image.height) if contents.turn >= 5 else (image.height, image.width)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int | None) -> Iterator[tuple[Image.Image, Contents]]:
     """The lazily decoded picture; whatever goes wrong in the block becomes a ValueError with the file's name."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     with path.open("rb") as file:  # outside of the translation: errors of the file system keep their type
         try:
-            with Image.open(file) as image:
-                # Phones put a preview or a depth map behind the photograph ("MPO"); the first frame is the photograph.
-                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                    raise _Refused(f"holds {image.n_frames} frames; extract the one you mean")
-                yield image
-        except _Refused as error:
+            head = file.read(8)
+            formats, reader = next((known for start, known in _READERS.items() if head.startswith(start)), ((), None))
+            if not formats:
+                what = (
+                    "is not a picture of a format that is read (PNG, JPEG, WebP, BMP, TIFF, GIF)"
+                    if head
+                    else "is empty"
+                )
+                raise Refused(f"{what}; remove or replace it")
+            contents = reader(file) if reader else Contents(file)
+            with _open_image(contents, formats, max_pixels) as image:
+                if getattr(image, "n_frames", 1) > 1:
+                    raise Refused(f"holds {image.n_frames} frames; extract the one you mean")
+                if reader is None:
+                    _take_told(image.info, contents)
+                yield image, contents
+        except Refused as error:
             raise ValueError(f"{path} {error}") from error.__cause__
         except UnidentifiedImageError:
-            what = "is not a picture that Pillow can read" if path.stat().st_size else "is empty"
-            raise ValueError(f"{path} {what}; remove or replace it") from None
+            raise ValueError(
+                f"{path} is damaged, or {formats[0]} of a form that is not read; replace it, or save it as a plain PNG"
+            ) from None
         except Image.DecompressionBombError as error:
             raise ValueError(f"{path} is larger than Pillow reads safely: {error}") from None
         except _DAMAGE as error:
             raise ValueError(f"{path} is damaged ({error}); remove or replace it") from error
 
 
-def _coding(image: Image.Image) -> str:
-    """How the file packs a pixel, in Pillow's terms: "RGB;16B" is three times 16 bits, high byte first."""
-    arguments = image.tile[0][3] if image.tile else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
+def _open_image(contents: Contents, formats: tuple[str, ...], max_pixels: int | None) -> Image.Image:
+    """Pillow's lazily decoded picture.
+
+    Pillow knows one limit of pixels, a public variable of its module; a larger one is set while the header is read, and
+    for that moment other threads see it, too.
+    """
+    contents.image.seek(0)
+    if max_pixels is None:
+        return Image.open(contents.image, formats=formats)
+    with _LIMIT:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            image = Image.open(contents.image, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+    if image.width * image.height > max_pixels:
+        raise Refused(f"has {image.width} x {image.height} pixels, and at most {max_pixels} are taken")
+    return image
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    """(H, W) for deep gray, else (H, W, 3) or (H, W, 4), upright. Deep colors arrive as their high bytes."""
-    deep_gray = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    if image.mode in ("I", "F") and not deep_gray:
-        raise _Refused("stores 32 bits per pixel, whose range is unknown; convert it to 8 or 16 bits")
-    if deep_gray and "transparency" in image.info:
-        raise _Refused("is 16-bit gray with a transparent level; convert it to 8 bits")
-    image = ImageOps.exif_transpose(image)
-    if deep_gray:
-        return np.asarray(image).astype(np.uint16)
-    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+def _take_told(info: dict, contents: Contents) -> None:
+    """What Pillow tells of the formats that are not read here."""
+    contents.icc, contents.dpi = info.get("icc_profile"), info.get("dpi")
+    contents.dropped += [words for key, words in (("xmp", "XMP"), ("comment", "comment")) if info.get(key)]
+    if info.get("exif"):
+        take_exif(info["exif"], contents)
 
 
-def _exif(image: Image.Image) -> bytes | None:
-    try:
-        exif = image.getexif()
-        if image.format == "TIFF":
-            for tag in set(exif) - set(_TIFF_KEPT):
-                del exif[tag]
-        if not exif:
-            return None
-        exif[_ORIENTATION] = 1
-        return exif.tobytes()
-    except _DAMAGE as error:
-        raise _Refused(f"has EXIF data that cannot be kept ({error}); remove them first") from error
+def _channels(image: Image.Image, contents: Contents, *, low_bytes: bool = False) -> np.ndarray:
+    """The stored channels, (H, W, C). Of 16-bit colors the high bytes, or the low ones."""
+    if low_bytes or contents.premultiplied:
+        image.tile = [_recoded(tile, low_bytes) for tile in image.tile]
+    if image.mode in ("P", "PA", "CMYK", "YCbCr"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "LA", "La", "RGB", "RGBA") and not _is_deep_gray(image):
+        raise Refused(f"stores pixels in a form that is not read ({image.mode}); convert it to 8 or 16 bits")
+    channels = np.array(image)
+    if channels.dtype != np.uint8:
+        channels = channels.astype(np.uint16)
+    return channels if channels.ndim == 3 else channels[..., None]
 
 
-def _low_bytes(path: Path, coding: str) -> np.ndarray:
-    """The low bytes of a 16-bit color PNG, which Pillow drops: the file is read again with the two bytes swapped."""
-    with _opened(path) as image:
-        if image.format != "PNG" or coding not in ("RGB;16B", "RGBA;16B") or "transparency" in image.info:
-            raise _Refused(f"has 16 bits per channel in a form that is not supported ({coding}); convert it to 8 bits")
-        codec, extents, offset, _ = image.tile[0]
-        image.tile = [(codec, extents, offset, coding.replace("16B", "16L"))]
-        return _pixels(image)
+def _is_deep_gray(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
+def _recoded(tile: tuple, low_bytes: bool) -> tuple:
+    """Pillow's order to unpack a part, changed so that alpha is not divided out, and that it takes the low bytes.
+
+    "RGB;16B" is three times 16 bits, high byte first, of which Pillow keeps the first; "N" is this machine's order.
+    """
+    arguments = tile[3]
+    coding = arguments if isinstance(arguments, str) else arguments[0]
+    coding = coding.replace("RGBa", "RGBA")
+    if low_bytes:
+        other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+        coding = coding[:-1] + other[coding[-1]]
+    arguments = coding if isinstance(arguments, str) else (coding, *arguments[1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)  # Pillow below 11
+
+
+def _as_meant(channels: np.ndarray, contents: Contents) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colors, (H, W, 1 or 3), and alpha, (H, W), or None, on the full scale of their type, from black to white."""
+    if contents.pairs:
+        channels = np.ascontiguousarray(channels).view(">u2").astype(np.uint16)
+    full = np.iinfo(channels.dtype).max
+    alpha = channels[..., -1] if channels.shape[2] in (2, 4) else None
+    colors = channels if alpha is None else channels[..., :-1]
+    if contents.levels is not None:
+        colors = np.rint(colors * (full / contents.levels)).astype(colors.dtype)
+    if contents.negative:
+        colors = full - colors
+    if contents.premultiplied and alpha is not None:
+        divided = colors * (full / np.maximum(alpha, 1, dtype=np.float64))[..., None]
+        colors = np.rint(np.minimum(divided, full)).astype(colors.dtype)
+    if contents.transparent is not None:
+        alpha = np.where((colors == contents.transparent).all(axis=2), 0, full).astype(colors.dtype)
+    return colors, alpha
+
+
+def _upright(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """A view of the pixels, turned by the orientation that EXIF counts from 1 to 8."""
+    if turn >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if turn in (3, 4, 7, 8) else 1
+    columns = -1 if turn in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]

@@ -4,16 +4,18 @@ Pixels come out upright, RGB, in [0, 1]. What cannot be read without loss is ref
 """
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from srbook.data.decode import decode, upright_size
-from srbook.data.exif import exif_for_size
+from srbook.data.formats.exif import add_to_tiff, exif_for_size
 from srbook.files import atomic_path
 from srbook.images import require_images, round_to_8bit
 
@@ -32,7 +34,7 @@ IMAGE_SUFFIXES = tuple(FORMATS)
 _WITHOUT_ALPHA = ("JPEG", "BMP")
 _SIDES = {"WEBP": 16383, "JPEG": 65500}  # 65500 is libjpeg's limit; the format's own is 65535
 _BELOW_4_GIB, _4_GIB = ("TIFF", "BMP"), 2**32 - 2**20  # with room for headers
-_JPEG_EXIF = 65533 - 512  # in one segment; the sizes brought up to date may take a few bytes more
+_JPEG_EXIF = 65533  # bytes of one segment
 _HOLDS = {
     "PNG": ("exif", "icc_profile", "dpi"),
     "JPEG": ("exif", "icc_profile", "dpi"),
@@ -40,6 +42,8 @@ _HOLDS = {
     "BMP": ("dpi",),
     "TIFF": ("exif", "icc_profile", "dpi"),
 }
+_SRGB_GAMMA = struct.pack(">L", 45455)
+_SRGB_COLORS = struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Picture:
         icc: the color profile, RGB or (of a gray file) gray, or None.
         gray: there is no color in it: the three channels are equal everywhere.
         dpi: horizontal and vertical resolution in dots per inch, or None.
+        marks: PNG chunks that say how the colors are meant (gAMA, cHRM, sRGB, cICP), by name.
         dropped: what the file holds besides and could not be kept, in plain words ("EXIF data (cut off)", "gAMA").
     """
 
@@ -62,6 +67,7 @@ class Picture:
     icc: bytes | None = None
     gray: bool = False
     dpi: tuple[float, float] | None = None
+    marks: tuple[tuple[bytes, bytes], ...] = ()
     dropped: tuple[str, ...] = ()
 
 
@@ -84,7 +90,7 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """What `read_image` reads, before scaling: (H, W, 3), uint8 or uint16. Raises the same errors."""
-    decoded = decode(Path(path), keep_exif=False)
+    decoded = decode(Path(path))
     pixels, alpha = decoded.pixels, decoded.alpha
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         raise ValueError(
@@ -123,7 +129,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = None) -> Picture:
         path: as for `read_image`.
         max_pixels: a picture of more is refused; None takes Pillow's limit, 179 megapixels.
     """
-    decoded = decode(Path(path), keep_exif=True, max_pixels=max_pixels)
+    decoded = decode(Path(path), max_pixels=max_pixels)
     pixels, alpha = decoded.pixels, decoded.alpha
     if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
         alpha = None
@@ -134,6 +140,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = None) -> Picture:
         exif=decoded.exif,
         icc=decoded.icc,
         dpi=decoded.dpi,
+        marks=decoded.marks,
         dropped=decoded.dropped,
     )
 
@@ -175,10 +182,14 @@ def write_levels(path: str | Path, image: Image.Image, like: Picture) -> Path:
     kept, _ = _kept(name, like)
     if image.mode in ("L", "LA") and kept.get("icc_profile", b"")[16:20] == b"RGB ":
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    if "exif" in kept:
-        kept["exif"] = exif_for_size(kept["exif"], *image.size)
+    exif = kept.pop("exif", None)
+    exif = None if exif is None else exif_for_size(exif, *image.size)
+    if exif is not None and name != "TIFF":
+        kept["exif"] = exif
     with atomic_path(path) as temporary:
         image.save(temporary, format=name, **settings, **kept)
+        if exif is not None and name == "TIFF":
+            add_to_tiff(temporary, exif)
     return path
 
 
@@ -211,6 +222,7 @@ def require_writable(path: str | Path, picture: Picture, height: int, width: int
 def _kept(name: str, picture: Picture) -> tuple[dict, tuple[str, ...]]:
     """What of a picture's data besides its pixels a format holds, as Pillow's settings; and what it does not."""
     kept, lost = {}, []
+    gray_profile = picture.icc is not None and picture.icc[16:20] == b"GRAY"
     for key, value, words in (
         ("exif", picture.exif, "EXIF data"),
         ("icc_profile", picture.icc, "color profile"),
@@ -222,11 +234,25 @@ def _kept(name: str, picture: Picture) -> tuple[dict, tuple[str, ...]]:
             lost.append(f"{words} ({name} has none)")
         elif key == "exif" and name == "JPEG" and len(value) > _JPEG_EXIF:
             lost.append(f"{words} (over 64 kB, the limit of JPEG)")
-        elif key == "icc_profile" and name == "WEBP" and value[16:20] == b"GRAY":
-            lost.append(f"{words} (of gray, which WEBP stores as RGB)")
+        elif key == "icc_profile" and gray_profile and (name == "WEBP" or not picture.gray):
+            lost.append(f"{words} (of gray, for a file of colors)")
         else:
             kept[key] = value
+    if name == "PNG" and picture.marks:
+        kept["pnginfo"] = PngInfo()
+        for kind, data in picture.marks:
+            kept["pnginfo"].add(kind, data)
+    elif not _means_srgb(dict(picture.marks)):
+        lost += [f"{kind.decode()} ({name} has none)" for kind, _ in picture.marks]
     return kept, tuple(lost)
+
+
+def _means_srgb(marks: dict[bytes, bytes]) -> bool:
+    """Whether PNG's marks say no more than what is assumed of a file without them."""
+    if b"cICP" in marks:
+        return False
+    usual = {b"gAMA": _SRGB_GAMMA, b"cHRM": _SRGB_COLORS}
+    return b"sRGB" in marks or all(marks.get(kind, value) == value for kind, value in usual.items())
 
 
 def _require_place(path: Path) -> None:

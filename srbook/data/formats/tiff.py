@@ -1,0 +1,152 @@
+"""TIFF: the forms of pixels that are read, and all others refused by name."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from srbook.data.formats.contents import Contents, Refused, spliced
+from srbook.data.formats.exif import ORIENTATION, read_nested, take_directory
+from srbook.data.formats.ifd import (
+    SHORT,
+    Directory,
+    Form,
+    Value,
+    directory_bytes,
+    integers,
+    read_directory,
+    read_header,
+)
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL = 254, 256, 257, 258, 259, 262, 266
+_SAMPLES, _PLANAR, _COLORMAP, _INKS, _EXTRA, _FORMAT = 277, 284, 320, 332, 338, 339
+_ICC = 34675
+# Tags that Pillow sees: those from which the pixels follow. Of the orientation and all that is told, it knows nothing.
+_PIXELS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
+_PIXELS += (339, 347, *range(512, 522), 529, 530, 531, 532)
+# Tags that are kept: description, maker, model, resolution, software, date, artist, host, copyright, and EXIF and GPS.
+_KEPT = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853)
+_DROPPED = {
+    700: "XMP",
+    33723: "Photoshop and IPTC data",
+    34377: "Photoshop and IPTC data",
+    34735: "GeoTIFF data",
+    33550: "GeoTIFF data",
+    301: "transfer function",
+    318: "white point",
+    319: "primaries",
+}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _INDEXED, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _INDEXED: 1, _CMYK: 4, _YCBCR: 3}
+_OTHER_COLORS = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "raw sensor values", 32844: "LogL"}
+_OTHER_COLORS |= {32845: "LogLuv", 34892: "linear raw values"}
+_BITS_READ = {_WHITE_IS_ZERO: (1, 2, 4, 8, 16), _BLACK_IS_ZERO: (1, 2, 4, 8, 12, 16), _RGB: (8, 16)}
+_BITS_READ |= {_INDEXED: (1, 2, 4, 8), _CMYK: (8,), _YCBCR: (8,)}
+_PLAIN, _JPEG = 1, 7
+_COMPRESSIONS = (_PLAIN, 2, 3, 4, 5, 6, _JPEG, 8, 32773, 32946, 34925, 50000, 50001)
+_ASSOCIATED, _PAGES = 1, 10_000
+
+
+def read_tiff(file: BinaryIO) -> Contents:
+    """The contents of a TIFF file.
+
+    Pillow sees a directory that is written here, with the tags alone from which the pixels follow.
+
+    Raises:
+        Refused: several pages, or pixels of a form whose values Pillow would not read right.
+        ValueError: it is damaged.
+    """
+    form, offset = read_header(file)
+    directory, following, lost = read_directory(file, offset, form)
+    contents = Contents(file)
+    if damaged := sorted({*lost} & {0, *_PIXELS}):
+        raise ValueError(f"tags {', '.join(map(str, damaged))} cannot be read")
+    _require_one_page(file, following, form, contents)
+    _require_readable(directory, form, contents)
+
+    told, more = read_nested(file, offset, form)
+    take_directory({tag: value for tag, value in told.items() if tag in (ORIENTATION, *_KEPT)}, form, more, contents)
+    contents.icc = directory[_ICC].data if _ICC in directory else None
+    contents.dropped += dict.fromkeys(_DROPPED[tag] for tag in directory if tag in _DROPPED)
+    pixels = {tag: value for tag, value in directory.items() if tag in _PIXELS}
+    if contents.negative:  # Pillow inverts some depths and not others; here all are
+        pixels[_PHOTOMETRIC] = Value(SHORT, struct.pack(f"{form.order}H", _BLACK_IS_ZERO))
+    if _COLORMAP in pixels:
+        pixels[_COLORMAP] = _full_scale(pixels[_COLORMAP], form)
+    length = file.seek(0, 2)
+    padding = bytes(-length % 16)
+    head = struct.pack(f"{form.order}HHHQ" if form.big else f"{form.order}HL", *((43, 8, 0) if form.big else (42,)),
+                       length + len(padding))  # fmt: skip
+    head = (b"II" if form.order == "<" else b"MM") + head
+    end = directory_bytes(pixels, length + len(padding), form)
+    contents.image = spliced(file, [head, (len(head), length), padding + end])
+    return contents
+
+
+def _require_one_page(file: BinaryIO, offset: int, form: Form, contents: Contents) -> None:
+    """Raise `Refused` for further pages but previews."""
+    pages = list(_pages(file, offset, form))
+    if real := [page for page in pages if not integers(page, _SUBFILE, form, (0,))[0] & 1]:
+        raise Refused(f"holds {1 + len(real)} frames; extract the one you mean")
+    if pages:
+        contents.dropped.append("further pictures (previews)")
+
+
+def _pages(file: BinaryIO, offset: int, form: Form) -> Iterator[Directory]:
+    seen = set()
+    while offset and offset not in seen and len(seen) < _PAGES:
+        seen.add(offset)
+        page, offset, _ = read_directory(file, offset, form)
+        yield page
+
+
+def _require_readable(directory: Directory, form: Form, contents: Contents) -> None:
+    """Raise `Refused` for pixels that Pillow would not read right; say in the contents what is to be done with them."""
+
+    def number(tag: int, default: int) -> int:
+        return integers(directory, tag, form, (default,))[0]
+
+    if _WIDTH not in directory or _HEIGHT not in directory:
+        raise ValueError("the size is missing")
+    compression, planes = number(_COMPRESSION, _PLAIN), number(_PLANAR, 1)
+    colors = number(_PHOTOMETRIC, -1)
+    if colors not in _CHANNELS:
+        known = _OTHER_COLORS.get(colors, f"colors of the unknown kind {colors}" if colors >= 0 else "unknown colors")
+        raise Refused(f"is a TIFF that stores {known}; convert it to RGB or gray")
+    if compression not in _COMPRESSIONS:
+        raise Refused(f"is a TIFF of compression {compression}, which is not read; save it with another")
+    samples = number(_SAMPLES, 1)
+    extra = integers(directory, _EXTRA, form)
+    bits = set(integers(directory, _BITS, form, (1,))[:samples])
+    if len(bits) > 1 or (depth := min(bits)) not in _BITS_READ[colors]:
+        allowed = ", ".join(map(str, _BITS_READ[colors]))
+        raise Refused(
+            f"is a TIFF of {', '.join(map(str, sorted(bits)))} bits per channel, of which {allowed} are read here; "
+            "convert it to 8 or 16 bits"
+        )
+    if {*integers(directory, _FORMAT, form, (1,))} - {1, 4}:
+        raise Refused(
+            "is a TIFF of signed or floating-point values, whose range is unknown; convert it to 8 or 16 bits"
+        )
+    if colors == _CMYK and number(_INKS, 1) != 1:
+        raise Refused("is a TIFF of inks other than CMYK; convert it to RGB")
+    if colors == _YCBCR and compression == _PLAIN:
+        raise Refused("is an uncompressed TIFF of YCbCr colors; convert it to RGB")
+    if depth == 16 and planes == 2 and samples > 1:
+        raise Refused("is a TIFF with a plane of 16 bits for each channel; save it with interleaved channels")
+    alpha = bool({*extra} & {_ASSOCIATED, 2})
+    if samples - _CHANNELS[colors] != len(extra) and (colors, samples, extra) != (_RGB, 4, ()):
+        raise Refused(f"is a TIFF of {samples} channels, of which it does not say what they are; convert it to RGB")
+    if len(extra) > alpha:
+        contents.dropped.append("further channels")
+    contents.deep = depth == 16 and colors == _RGB
+    contents.levels = 4095 if depth == 12 else None
+    contents.negative = colors == _WHITE_IS_ZERO
+    contents.premultiplied = extra[:1] == (_ASSOCIATED,)
+
+
+def _full_scale(colormap: Value, form: Form) -> Value:
+    """A palette of 16 bits; some programs write one of 8."""
+    entries = colormap.numbers(form)
+    if not entries or max(entries) > 255:
+        return colormap
+    return Value(SHORT, struct.pack(f"{form.order}{len(entries)}H", *(257 * entry for entry in entries)))
