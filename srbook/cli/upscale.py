@@ -109,8 +109,9 @@ def upscale(
             batch.fail(path, reason)
         todo = plan.jobs
         if skip_existing:
-            todo = [job for job in todo if job not in existing]
-            batch.skipped = len(existing)
+            there = set(existing)
+            todo = [job for job in todo if job not in there]
+            batch.skipped = len(there)
         todo = possible(batch, todo, scale=method.scale, tile=tile, per_tile_pixel=per_pixel, large=large)
         with autocast:
             work_through(batch, todo, method, steps=steps, seed=seed, tile=tile, large=large)

@@ -204,6 +204,14 @@ def test_an_output_may_be_a_file_for_one_picture(three: list[Path], tmp_path: Pa
     assert itself.exit_code == 1 and "is one of the inputs" in itself.stderr
 
 
+def test_a_file_system_without_permissions_is_written_to(three: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert upscale(*three, "-o", out).exit_code == 0 and written(out) == ["a.png", "b.png", "c.png"]
+
+
 # Before the first picture
 
 
