@@ -86,18 +86,18 @@ def possible(batch: Batch, jobs: list[Job], **limits: Any) -> list[Job]:
 def work_through(batch: Batch, jobs: list[Job], method: Method, **options: Any) -> None:
     """Upscale one picture after the other, and say of each how it ended. A full disk ends the batch."""
     for job in jobs:
-        started = time.perf_counter()
+        started, position = time.perf_counter(), batch.position
         try:
             with keep_freed_memory():
-                height, width = upscale_file(method, job, position=batch.position, **options)
+                height, width = upscale_file(method, job, position=position, **options)
         except Exception as error:
             batch.fail(job.source, error)
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
                 return  # the others would fail in the same way, after all their work
         else:
-            seconds = time.perf_counter() - started
-            say(f"{batch.position}{job.source} -> {job.target}  {width}x{height}  {seconds:.1f} s")
             batch.done += 1
+            seconds = time.perf_counter() - started
+            say(f"{position}{job.source} -> {job.target}  {width}x{height}  {seconds:.1f} s")
 
 
 def upscale_file(
