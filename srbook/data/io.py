@@ -42,6 +42,7 @@ _HOLDS = {
     "BMP": ("dpi",),
     "TIFF": ("exif", "icc_profile", "dpi"),
 }
+_OPAQUE = 254.5 / 255  # what 8 bits show as opaque
 _SRGB_GAMMA = struct.pack(">L", 45455)
 _SRGB_COLORS = struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
@@ -102,8 +103,8 @@ def read_pixels(path: str | Path) -> np.ndarray:
 
 def pixels_to_image(pixels: np.ndarray) -> Tensor:
     """(H, W, C) uint8 or uint16 to (C, H, W) float32 in [0, 1]."""
-    scaled = torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max)
-    return scaled.permute(2, 0, 1).contiguous()
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # before they become four times as large
+    return torch.from_numpy(planes.astype(np.float32)).div_(np.iinfo(pixels.dtype).max)
 
 
 def write_image(path: str | Path, image: Tensor) -> Path:
@@ -131,7 +132,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = None) -> Picture:
     """
     decoded = decode(Path(path), max_pixels=max_pixels)
     pixels, alpha = decoded.pixels, decoded.alpha
-    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+    if alpha is not None and alpha.min() > _OPAQUE * np.iinfo(alpha.dtype).max:
         alpha = None
     return Picture(
         rgb=pixels_to_image(pixels).unsqueeze(0),

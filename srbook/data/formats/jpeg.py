@@ -20,7 +20,7 @@ def read_jpeg(file: BinaryIO) -> Contents:
     """
     length = file.seek(0, 2)
     contents, kept, profile, exif, dropped = Contents(file), [(0, 2)], {}, b"", {}
-    at = 2
+    at, channels, adobe = 2, 0, False
     while at + 4 <= length:
         file.seek(at)
         head, marker, size = struct.unpack(">BBH", file.read(4))
@@ -50,11 +50,15 @@ def read_jpeg(file: BinaryIO) -> Contents:
             dropped["further pictures (previews, gain or depth maps)"] = None
         elif marker == _APP0 + 13:
             dropped["Photoshop and IPTC data"] = None
+        elif marker == _APP0 + 14:
+            adobe = data.startswith(b"Adobe")
         elif marker == _COMMENT:
             dropped["comment"] = None
         if marker == _APP0 or (marker != _COMMENT and not _APP0 < marker < _APP0 + 14):
             kept.append((start, min(at, length)))
     contents.image = spliced(file, [*kept, (min(at, length), length)])
+    if channels == 4 and not adobe:
+        raise Refused("is a CMYK JPEG without Adobe's mark, so 0 may be ink or paper; convert it to RGB")
     if profile:
         count = len(profile)
         if profile.keys() == {*range(1, count + 1)} and all(stated == count for stated, _ in profile.values()):

@@ -7,6 +7,7 @@ from typing import BinaryIO
 from srbook.data.formats.contents import Contents, Refused, spliced
 from srbook.data.formats.exif import ORIENTATION, read_nested, take_directory
 from srbook.data.formats.ifd import (
+    LONG,
     SHORT,
     Directory,
     Form,
@@ -39,11 +40,11 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _INDEXED, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _INDEXED: 1, _CMYK: 4, _YCBCR: 3}
 _OTHER_COLORS = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "raw sensor values", 32844: "LogL"}
 _OTHER_COLORS |= {32845: "LogLuv", 34892: "linear raw values"}
-_BITS_READ = {_WHITE_IS_ZERO: (1, 2, 4, 8, 16), _BLACK_IS_ZERO: (1, 2, 4, 8, 12, 16), _RGB: (8, 16)}
+_BITS_READ = {_WHITE_IS_ZERO: (1, 2, 4, 8, 12, 16), _BLACK_IS_ZERO: (1, 2, 4, 8, 12, 16), _RGB: (8, 16)}
 _BITS_READ |= {_INDEXED: (1, 2, 4, 8), _CMYK: (8,), _YCBCR: (8,)}
 _PLAIN, _JPEG = 1, 7
 _COMPRESSIONS = (_PLAIN, 2, 3, 4, 5, 6, _JPEG, 8, 32773, 32946, 34925, 50000, 50001)
-_ASSOCIATED, _PAGES = 1, 10_000
+_ASSOCIATED, _ALPHA, _PAGES = 1, 2, 10_000
 
 
 def read_tiff(file: BinaryIO) -> Contents:
@@ -72,14 +73,31 @@ def read_tiff(file: BinaryIO) -> Contents:
         pixels[_PHOTOMETRIC] = Value(SHORT, struct.pack(f"{form.order}H", _BLACK_IS_ZERO))
     if _COLORMAP in pixels:
         pixels[_COLORMAP] = _full_scale(pixels[_COLORMAP], form)
-    length = file.seek(0, 2)
-    padding = bytes(-length % 16)
-    head = struct.pack(f"{form.order}HHHQ" if form.big else f"{form.order}HL", *((43, 8, 0) if form.big else (42,)),
-                       length + len(padding))  # fmt: skip
-    head = (b"II" if form.order == "<" else b"MM") + head
-    end = directory_bytes(pixels, length + len(padding), form)
-    contents.image = spliced(file, [head, (len(head), length), padding + end])
+    contents.image = _with_directory(file, pixels, form)
     return contents
+
+
+def _with_directory(file: BinaryIO, pixels: Directory, form: Form) -> BinaryIO:
+    """The file with another first directory, which stands behind all else."""
+    length = file.seek(0, 2)
+    if integers(pixels, _BITS, form) == (12,) and form.order == ">":  # packed values have no byte order, but Pillow
+        pixels, form = {tag: value.reversed() for tag, value in pixels.items()}, form._replace(order="<")
+    if form.big and length < 2**31:  # Pillow does not read all of BigTIFF
+        pixels = {tag: _short_offsets(value, form) for tag, value in pixels.items()}
+        form = form._replace(big=False)
+    start = length + -length % 16
+    head = (b"II" if form.order == "<" else b"MM") + (
+        struct.pack(f"{form.order}HHHQ", 43, 8, 0, start) if form.big else struct.pack(f"{form.order}HL", 42, start)
+    )
+    return spliced(file, [head, (len(head), length), bytes(start - length) + directory_bytes(pixels, start, form)])
+
+
+def _short_offsets(value: Value, form: Form) -> Value:
+    """Offsets of 64 bits in 32."""
+    if value.type not in (16, 18):
+        return value
+    numbers = value.numbers(form)
+    return Value(LONG, struct.pack(f"{form.order}{len(numbers)}L", *numbers))
 
 
 def _require_one_page(file: BinaryIO, offset: int, form: Form, contents: Contents) -> None:
@@ -131,9 +149,11 @@ def _require_readable(directory: Directory, form: Form, contents: Contents) -> N
         raise Refused("is a TIFF of inks other than CMYK; convert it to RGB")
     if colors == _YCBCR and compression == _PLAIN:
         raise Refused("is an uncompressed TIFF of YCbCr colors; convert it to RGB")
-    if depth == 16 and planes == 2 and samples > 1:
-        raise Refused("is a TIFF with a plane of 16 bits for each channel; save it with interleaved channels")
-    alpha = bool({*extra} & {_ASSOCIATED, 2})
+    if depth == 16 and _CHANNELS[colors] == 1 and samples > 1:
+        raise Refused("is a TIFF of 16-bit gray with further channels; convert it to 8 bits, or save it as PNG")
+    if planes == 2 and (extra not in ((), (_ALPHA,)) or (depth == 16 and samples > 1)):
+        raise Refused("is a TIFF with a plane for each of its channels; save it with interleaved channels")
+    alpha = bool({*extra} & {_ASSOCIATED, _ALPHA})
     if samples - _CHANNELS[colors] != len(extra) and (colors, samples, extra) != (_RGB, 4, ()):
         raise Refused(f"is a TIFF of {samples} channels, of which it does not say what they are; convert it to RGB")
     if len(extra) > alpha:
