@@ -87,10 +87,11 @@ def _free_of_groups() -> Iterator[int | None]:
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
-                yield _free_of_group(folder, *names)
+                yield free_of_group(folder, *names)
 
 
-def _free_of_group(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+def free_of_group(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """What a control group leaves, from its limit, its usage, and the entry of `memory.stat` that can be freed."""
     try:
         most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -44,17 +44,35 @@ def tile_windows(length: int, tile: int, overlap: int, scale: int) -> Tensor:
     its tile's inner edges. Lengths are as in `tile_starts`, in input pixels.
     """
     starts = tile_starts(length, tile, overlap)
-    centers = (torch.arange(scale * length, dtype=torch.float64) + 0.5) / scale
-    rises = [torch.ones_like(centers)]
-    for start, following in pairwise(starts):
-        middle = (start + tile + following) / 2
-        if overlap == 0:
-            rises.append((centers > middle).double())
-        else:
-            progress = ((centers - middle) / overlap + 0.5).clamp(0, 1)
-            rises.append(0.5 - 0.5 * torch.cos(math.pi * progress))
-    rises.append(torch.zeros_like(centers))
+    centers = _centers(0, length, scale)
+    rises = [_rise(starts, number, tile, overlap, centers) for number in range(len(starts) + 1)]
     return -torch.stack(rises).diff(dim=0)
+
+
+def _centers(first: int, stop: int, scale: int) -> Tensor:
+    """Where the output pixels of some input pixels are, in input pixels."""
+    return (torch.arange(scale * first, scale * stop, dtype=torch.float64) + 0.5) / scale
+
+
+def _rise(starts: list[int], number: int, tile: int, overlap: int, centers: Tensor) -> Tensor:
+    """R_k of `tile_windows`, for k = `number` from 0 to the count of tiles; the last is 0."""
+    if number in (0, len(starts)):
+        return torch.full_like(centers, float(number == 0))
+    middle = (starts[number - 1] + tile + starts[number]) / 2
+    if overlap == 0:
+        return (centers > middle).double()
+    progress = ((centers - middle) / overlap + 0.5).clamp(0, 1)
+    return 0.5 - 0.5 * torch.cos(math.pi * progress)
+
+
+def _windows(starts: list[int], length: int, tile: int, overlap: int, scale: int, device: torch.device) -> list[Tensor]:
+    """Of each window the part inside its tile, outside of which it is 0; all of them together would be large."""
+    windows = []
+    for number, start in enumerate(starts):
+        centers = _centers(start, min(start + tile, length), scale)
+        window = -torch.stack([_rise(starts, k, tile, overlap, centers) for k in (number, number + 1)]).diff(dim=0)[0]
+        windows.append(window.to(device, torch.float32))
+    return windows
 
 
 class Block(NamedTuple):
@@ -108,8 +126,8 @@ def _blocks(
     batch, _, height, width = image.shape
     scale = method.scale
     tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
-    rows = tile_windows(height, tile, overlap, scale).to(image.device, torch.float32)
-    columns = tile_windows(width, tile, overlap, scale).to(image.device, torch.float32)
+    rows = _windows(tops, height, tile, overlap, scale, image.device)
+    columns = _windows(lefts, width, tile, overlap, scale, image.device)
     device = next((parameter.device for parameter in method.parameters()), image.device)
     count = len(tops) * len(lefts)
     inner = progress is not None and count == 1 and method.samples
@@ -131,8 +149,7 @@ def _blocks(
                 with torch.no_grad():
                     piece = image[..., top:bottom, left:right].to(device)
                     upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(window)
-                down, across = slice(scale * top, scale * bottom), slice(scale * left, scale * right)
-                window += rows[i, down, None] * columns[j, across] * upscaled
+                window += rows[i][:, None] * columns[j] * upscaled
                 del piece, upscaled
                 done, window = window.tensor_split([scale * (stop - left)], dim=-1)
                 finished, rest = done.tensor_split([scale * (end - top)], dim=-2)

@@ -82,7 +82,7 @@ def tile_bytes(method: Method, steps: int | None = None) -> float:
 
 
 def needed_bytes(height: int, width: int, *, scale: int, tile: int, per_tile_pixel: float) -> float:
-    """Memory that `upscale_picture` takes for a picture of this size and transparency, an estimate from above.
+    """Memory that `upscale_picture` takes for a picture of this size, transparency included; an estimate.
 
     Pillow keeps 4 bytes for each pixel of the result, whatever its mode but L.
     """

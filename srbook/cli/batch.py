@@ -101,13 +101,13 @@ def work_through(batch: Batch, jobs: list[Job], method: Method, **options: Any) 
 
 
 def upscale_file(
-    method: Method, job: Job, *, position: str, steps: int | None, seed: int, tile: int, large: bool
+    method: Method, job: Job, *, position: str, steps: int | None, seed: int, tile: int
 ) -> tuple[int, int]:
     """Upscale one picture; returns the height and width of the result.
 
     Every file gets its own generator, so that a result does not depend on what else is upscaled.
     """
-    picture = read_picture(job.source, max_pixels=sys.maxsize if large else None)
+    picture = read_picture(job.source, max_pixels=sys.maxsize)  # `require_possible` has looked at its size
     height, width = (method.scale * side for side in picture.rgb.shape[-2:])
     lost = (*picture.dropped, *require_writable(job.target, picture, height, width))
     if lost:

@@ -101,6 +101,8 @@ def upscale(
 
     with autocast:
         per_pixel = tile_bytes(method, steps)
+    if where.type != "cpu":
+        per_pixel = 0  # tiles are in the memory of the GPU
     batch = Batch(len(plan.jobs) + len(plan.unreadable), context.find_root().params["debug"])
     for remark in plan.remarks:
         say(f"Warning: {remark}", err=True)
@@ -114,7 +116,7 @@ def upscale(
             batch.skipped = len(there)
         todo = possible(batch, todo, scale=method.scale, tile=tile, per_tile_pixel=per_pixel, large=large)
         with autocast:
-            work_through(batch, todo, method, steps=steps, seed=seed, tile=tile, large=large)
+            work_through(batch, todo, method, steps=steps, seed=seed, tile=tile)
     except KeyboardInterrupt as interrupt:
         say("Stopped.", err=True)
         raise typer.Exit(130) from interrupt
