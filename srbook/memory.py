@@ -17,7 +17,7 @@ def available_bytes() -> int | None:
 
 
 def peak_bytes(compute: Callable[[], Any]) -> int:
-    """The most bytes in tensors that a computation makes, those counted that its operations give to one another.
+    """The most bytes at once in tensors that a computation's operations return, views of its input included.
 
     What an operation needs for itself while it runs is not seen: a process takes up to 1.4 times as much. Weights are
     not counted.
