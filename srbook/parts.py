@@ -36,6 +36,7 @@ PARTS = (
     Part("tqdm", "tqdm", "progress bars"),
     Part("matplotlib", "matplotlib", "figures"),
     Part("torchdiffeq", "torchdiffeq", "adaptive solvers"),
+    Part("scipy", "scipy", "pictures with transparency"),
     Part("accelerate", "accelerate", "training", "train"),
     Part("skimage", "scikit-image", "sample photographs", "samples"),
     Part("sklearn", "scikit-learn", "sample photographs", "samples"),

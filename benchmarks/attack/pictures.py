@@ -152,6 +152,28 @@ def tiffs() -> Iterator[Kind]:
     reversed_bits = bytes(int(f"{byte:08b}"[::-1], 2) for byte in packed(stored(RAMP, 4), 4))
     yield Kind("low bits first.tif", tiff(size, [reversed_bits], bits=(4,), tags={266: (SHORT, [2])}), rounded(RAMP, 4))
 
+    for codec in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "lzma", "zstd", "jpeg"):
+        data = encoded(
+            "RGB", stored(COLORS, 8), "TIFF", compression=codec, **({"quality": 98} if codec == "jpeg" else {})
+        )
+        yield Kind(f"{codec}.tif", data, COLORS, 40 / 255 if codec == "jpeg" else ROUNDED)
+    for codec in ("group3", "group4"):
+        bits = io.BytesIO()
+        Image.fromarray(stored(RAMP[..., 0], 1).astype(bool)).save(bits, "TIFF", compression=codec)
+        yield Kind(f"{codec}.tif", bits.getvalue(), rounded(RAMP, 1))
+        photometric = struct.pack("<HHL", 262, SHORT, 1)  # and then 1, which becomes 0
+        before, entry, after = bits.getvalue().partition(photometric)
+        yield Kind(f"{codec}, white is zero.tif", before + entry + bytes(1) + after[1:], 1 - rounded(RAMP, 1))
+    inks = stored(np.concatenate([1 - COLORS, 0 * RAMP], axis=2), 8)
+    planes = [packed(inks[..., c : c + 1], 8) for c in range(4)]
+    yield Kind(
+        "CMYK in planes.tif", tiff(size, planes, bits=(8,) * 4, colors=5, tags={284: (SHORT, [2])}), COLORS, 1.01 / 255
+    )
+    inked = packed(np.concatenate([inks, stored(ALPHA, 8)], axis=2), 8)
+    yield Kind("CMYK with alpha.tif", tiff(size, [inked], bits=(8,) * 5, colors=5, tags={338: (SHORT, [2])}), None)
+    for sampling in ((1, 1), (2, 2)):
+        tags = {259: (SHORT, [8]), 530: (SHORT, sampling)}
+        yield Kind(f"YCbCr {sampling}.tif", plain([zlib.compress(rgb)], colors=6, tags=tags), None)
     for kind, word in ((2, "signed"), (3, "floating"), (5, "complex")):
         for bits in (8, 16, 32):
             data = tiff(size, [packed(stored(RAMP, bits), bits)], bits=(bits,), tags={339: (SHORT, [kind])})

@@ -20,7 +20,7 @@ from srbook.files import atomic_path
 from srbook.images import require_images, round_to_8bit
 
 # Pillow's names of the formats we write, with settings that lose nothing, or as little as JPEG allows. TIFF stays
-# uncompressed: with compression Pillow cannot write EXIF blocks.
+# uncompressed, which all programs read.
 FORMATS = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -34,7 +34,7 @@ IMAGE_SUFFIXES = tuple(FORMATS)
 _WITHOUT_ALPHA = ("JPEG", "BMP")
 _SIDES = {"WEBP": 16383, "JPEG": 65500}  # 65500 is libjpeg's limit; the format's own is 65535
 _BELOW_4_GIB, _4_GIB = ("TIFF", "BMP"), 2**32 - 2**20  # with room for headers
-_JPEG_EXIF = 65533  # bytes of one segment
+_JPEG_BYTES = {"exif": 65533, "icc_profile": 255 * 65519}  # one segment, and as many as can be counted
 _HOLDS = {
     "PNG": ("exif", "icc_profile", "dpi"),
     "JPEG": ("exif", "icc_profile", "dpi"),
@@ -59,7 +59,7 @@ class Picture:
         gray: there is no color in it: the three channels are equal everywhere.
         dpi: horizontal and vertical resolution in dots per inch, or None.
         marks: PNG chunks that say how the colors are meant (gAMA, cHRM, sRGB, cICP), by name.
-        dropped: what the file holds besides and could not be kept, in plain words ("EXIF data (cut off)", "gAMA").
+        dropped: what the file holds besides and could not be kept, in plain words ("EXIF data (damaged)", "XMP").
     """
 
     rgb: Tensor
@@ -79,12 +79,12 @@ def read_image(path: str | Path) -> Tensor:
     resolved. CMYK goes through Pillow's plain formula without the color profile, so its colors are approximate.
 
     Args:
-        path: a PNG, JPEG, WebP, BMP, or TIFF file.
+        path: a PNG, JPEG, WebP, BMP, TIFF, or GIF file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: names the file: damaged, not a picture, too large to be one, with several frames, of a type whose
-            range is unknown, or with transparent pixels (whose color is undefined).
+        ValueError: names the file: damaged, not a picture, too large to be one, with several frames, of a form whose
+            values are not certain, or with transparent pixels (whose color is undefined).
     """
     return pixels_to_image(read_pixels(path))
 
@@ -233,8 +233,8 @@ def _kept(name: str, picture: Picture) -> tuple[dict, tuple[str, ...]]:
             continue
         if key not in _HOLDS[name]:
             lost.append(f"{words} ({name} has none)")
-        elif key == "exif" and name == "JPEG" and len(value) > _JPEG_EXIF:
-            lost.append(f"{words} (over 64 kB, the limit of JPEG)")
+        elif name == "JPEG" and key in _JPEG_BYTES and len(value) > _JPEG_BYTES[key]:
+            lost.append(f"{words} (over {_JPEG_BYTES[key] // 1024} kB, the limit of JPEG)")
         elif key == "icc_profile" and gray_profile and (name == "WEBP" or not picture.gray):
             lost.append(f"{words} (of gray, for a file of colors)")
         else:

@@ -185,7 +185,7 @@ def test_the_stated_limits_are_those_of_the_encoders(tmp_path, picture):
 
 def test_what_a_format_cannot_hold_is_said_and_left_out(tmp_path, picture):
     long = replace(picture, exif=block(tags={0x9286: (7, bytes(70_000))}), icc=RGB_PROFILE, dpi=(72, 72))
-    assert require_writable("a.jpg", long, 6, 8) == ("EXIF data (over 64 kB, the limit of JPEG)",)
+    assert require_writable("a.jpg", long, 6, 8) == ("EXIF data (over 63 kB, the limit of JPEG)",)
     assert require_writable("a.bmp", long, 6, 8) == ("EXIF data (BMP has none)", "color profile (BMP has none)")
     assert require_writable("a.webp", long, 6, 8) == ("resolution (WEBP has none)",)
     assert require_writable("a.png", long, 6, 8) == ()

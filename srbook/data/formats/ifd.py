@@ -90,7 +90,7 @@ def read_directory(file: BinaryIO, offset: int, form: Form) -> tuple[dict[int, V
                 field = file.read(size)
         if size and tag not in values:
             values[tag] = Value(kind, field[:size])
-        elif not size:
+        elif number and not size:
             lost.append(tag)
     if len(table) < count * entry_size + inline:
         return values, 0, [*lost, 0] if len(table) < count * entry_size else lost

@@ -18,7 +18,7 @@ _WORDS = {
     **{kind: f"{kind.decode()} (HDR)" for kind in (b"mDCV", b"mDCv", b"cLLI", b"cLLi")},
 }
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
-_LARGEST = 1 << 24  # of a profile or of EXIF data; JPEG can hold about as much
+_LARGEST = 16_000_000  # bytes of a profile or of EXIF data; JPEG can hold about as much of a profile
 _INCH = 0.0254
 
 
@@ -59,6 +59,8 @@ def read_png(file: BinaryIO) -> Contents:
                 raise ValueError(f"wrong checksum of the chunk {kind.decode()}")
         if kind == b"IEND":
             break
+    if not depth:
+        raise ValueError("no header")
     contents.image = spliced(file, _joined(kept))
     contents.deep = depth == 16 and color in (_COLOR, 6)
 

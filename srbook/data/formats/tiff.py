@@ -18,7 +18,7 @@ from srbook.data.formats.ifd import (
     read_header,
 )
 
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL = 254, 256, 257, 258, 259, 262, 266
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _COLORMAP, _INKS, _EXTRA, _FORMAT = 277, 284, 320, 332, 338, 339
 _ICC = 34675
 # Tags that Pillow sees: those from which the pixels follow. Of the orientation and all that is told, it knows nothing.
@@ -42,9 +42,14 @@ _OTHER_COLORS = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: 
 _OTHER_COLORS |= {32845: "LogLuv", 34892: "linear raw values"}
 _BITS_READ = {_WHITE_IS_ZERO: (1, 2, 4, 8, 12, 16), _BLACK_IS_ZERO: (1, 2, 4, 8, 12, 16), _RGB: (8, 16)}
 _BITS_READ |= {_INDEXED: (1, 2, 4, 8), _CMYK: (8,), _YCBCR: (8,)}
-_PLAIN, _JPEG = 1, 7
-_COMPRESSIONS = (_PLAIN, 2, 3, 4, 5, 6, _JPEG, 8, 32773, 32946, 34925, 50000, 50001)
-_ASSOCIATED, _ALPHA, _PAGES = 1, 2, 10_000
+_JPEG = 7
+_COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000, 50001)
+# Of further channels, the meaning of the first (0 none, 1 alpha multiplied in, 2 alpha) and how many there may be; any
+# but the first has none.
+_UNSPECIFIED, _ASSOCIATED, _ALPHA = 0, 1, 2
+_EXTRA_READ = {_WHITE_IS_ZERO: ((0, 1, 2), 1), _BLACK_IS_ZERO: ((0, 1, 2), 1), _RGB: ((0, 1, 2), 3)}
+_EXTRA_READ |= {_INDEXED: ((0, 2), 1), _CMYK: ((0,), 2), _YCBCR: ((), 0)}
+_PAGES = 1000
 
 
 def read_tiff(file: BinaryIO) -> Contents:
@@ -125,7 +130,7 @@ def _require_readable(directory: Directory, form: Form, contents: Contents) -> N
 
     if _WIDTH not in directory or _HEIGHT not in directory:
         raise ValueError("the size is missing")
-    compression, planes = number(_COMPRESSION, _PLAIN), number(_PLANAR, 1)
+    compression, planes = number(_COMPRESSION, 1), number(_PLANAR, 1)
     colors = number(_PHOTOMETRIC, -1)
     if colors not in _CHANNELS:
         known = _OTHER_COLORS.get(colors, f"colors of the unknown kind {colors}" if colors >= 0 else "unknown colors")
@@ -147,16 +152,18 @@ def _require_readable(directory: Directory, form: Form, contents: Contents) -> N
         )
     if colors == _CMYK and number(_INKS, 1) != 1:
         raise Refused("is a TIFF of inks other than CMYK; convert it to RGB")
-    if colors == _YCBCR and compression == _PLAIN:
-        raise Refused("is an uncompressed TIFF of YCbCr colors; convert it to RGB")
-    if depth == 16 and _CHANNELS[colors] == 1 and samples > 1:
+    if colors == _YCBCR and compression != _JPEG:
+        raise Refused("is a TIFF of YCbCr colors that is not compressed as JPEG; convert it to RGB")
+    if samples - _CHANNELS[colors] != len(extra) and (colors, samples, extra) != (_RGB, 4, ()):
+        raise Refused(f"is a TIFF of {samples} channels, of which it does not say what they are; convert it to RGB")
+    meanings, most = _EXTRA_READ[colors]
+    if extra and (extra[0] not in meanings or any(extra[1:]) or len(extra) > (1 if depth == 16 else most)):
+        raise Refused(f"is a TIFF with further channels of kinds {extra}, which are not read; remove them")
+    if depth == 16 and _CHANNELS[colors] == 1 and extra:
         raise Refused("is a TIFF of 16-bit gray with further channels; convert it to 8 bits, or save it as PNG")
     if planes == 2 and (extra not in ((), (_ALPHA,)) or (depth == 16 and samples > 1)):
         raise Refused("is a TIFF with a plane for each of its channels; save it with interleaved channels")
-    alpha = bool({*extra} & {_ASSOCIATED, _ALPHA})
-    if samples - _CHANNELS[colors] != len(extra) and (colors, samples, extra) != (_RGB, 4, ()):
-        raise Refused(f"is a TIFF of {samples} channels, of which it does not say what they are; convert it to RGB")
-    if len(extra) > alpha:
+    if extra[1:] or extra == (_UNSPECIFIED,):
         contents.dropped.append("further channels")
     contents.deep = depth == 16 and colors == _RGB
     contents.levels = 4095 if depth == 12 else None
