@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ def attempts() -> Iterator[Attempt]:
         a_bomb,
         a_result_too_wide,
         no_home,
-        interrupted,
     ):
         yield Attempt(attack.__name__.replace("_", " "), attack)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        yield Attempt(f"ended by {name}", partial(signaled, getattr(signal, name)))
 
 
 def damaged_among_good(folder: Path) -> Verdict:
@@ -194,9 +196,9 @@ def no_home(folder: Path) -> Verdict:
     return judge(upscale(folder, "in", environment=environment, bare=True), good, folder / "out")
 
 
-def interrupted(folder: Path) -> Verdict:
-    for number in range(40):
-        picture(folder / "in" / f"{number:02}.png", number, size=(200, 200))
+def signaled(number: int, folder: Path) -> Verdict:
+    for seed in range(40):
+        picture(folder / "in" / f"{seed:02}.png", seed, size=(200, 200))
     process = subprocess.Popen(
         command("in", "-o", "out"),
         cwd=folder,
@@ -206,7 +208,7 @@ def interrupted(folder: Path) -> Verdict:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # also where it is ignored
     )
     first = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=SECONDS)
     done = sorted((folder / "out").iterdir())
     right = all(matches(folder / "in" / path.name, path) for path in done)

@@ -1,9 +1,13 @@
 """A batch of pictures: none ends the others, and the end says what became of each."""
 
 import errno
+import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +72,28 @@ class Batch:
         say(", ".join(counts) + (":" if self.failed else ""), err=bad)
         for line in self.failed:
             say(f"  {line}", err=True)
+
+
+@contextmanager
+def ended_like_by_ctrl_c() -> Iterator[None]:
+    """In this block the end of a job (Slurm, Docker, kill) and a closed terminal raise KeyboardInterrupt, too.
+
+    Signals that someone handles or ignores, as nohup does, are left alone.
+    """
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    ours = [number for number in (getattr(signal, name) for name in names) if _is_free(number)]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _is_free(number: int) -> bool:
+    main = threading.current_thread() is threading.main_thread()  # which alone may set handlers
+    return main and signal.getsignal(number) is signal.SIG_DFL
 
 
 def possible(batch: Batch, jobs: list[Job], **limits: Any) -> list[Job]:

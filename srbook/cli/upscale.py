@@ -84,7 +84,7 @@ def upscale(
     import srbook
     from srbook.accel import choose_precision
     from srbook.cli import jobs as planning
-    from srbook.cli.batch import Batch, possible, work_through
+    from srbook.cli.batch import Batch, ended_like_by_ctrl_c, possible, work_through
     from srbook.upscaling import tile_bytes
 
     if overwrite and skip_existing:
@@ -115,7 +115,7 @@ def upscale(
             todo = [job for job in todo if job not in there]
             batch.skipped = len(there)
         todo = possible(batch, todo, scale=method.scale, tile=tile, per_tile_pixel=per_pixel, large=large)
-        with autocast:
+        with autocast, ended_like_by_ctrl_c():
             work_through(batch, todo, method, steps=steps, seed=seed, tile=tile)
     except KeyboardInterrupt as interrupt:
         say("Stopped.", err=True)

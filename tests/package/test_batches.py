@@ -2,6 +2,8 @@
 
 import errno
 import os
+import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -105,18 +107,23 @@ def test_a_full_disk_ends_the_batch(three: list[Path], out: Path, monkeypatch: p
     assert "0 of 3 pictures done, 1 failed, 2 not reached:" in result.stderr
 
 
-def test_ctrl_c_ends_with_a_summary(three: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch):
-    work = batch.upscale_picture
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_the_end_of_a_job_end_with_a_summary(
+    three: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    work, before = batch.upscale_picture, signal.getsignal(number)
 
     def stop_at_the_second(*arguments: object, **options: object) -> object:
         if written(out):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
+            time.sleep(5)  # until the signal arrives
         return work(*arguments, **options)
 
     monkeypatch.setattr(batch, "upscale_picture", stop_at_the_second)
     result = upscale(*three, "-o", out)
     assert result.exit_code == 130 and written(out) == ["a.png"]
     assert result.stderr.splitlines() == ["Stopped.", "1 of 3 pictures done, 2 not reached"]
+    assert signal.getsignal(number) is before
 
 
 def test_a_batch_goes_on_where_it_stopped(three: list[Path], out: Path):
