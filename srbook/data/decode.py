@@ -84,7 +84,7 @@ def decode(path: Path, *, max_pixels: int | None = None) -> Decoded:
         icc=contents.icc,
         dpi=dpi[::-1] if dpi is not None and contents.turn >= 5 else dpi,
         marks=contents.marks,
-        dropped=tuple(contents.dropped),
+        dropped=tuple(dict.fromkeys(contents.dropped)),
     )
 
 
@@ -133,7 +133,10 @@ def _opened(path: Path, max_pixels: int | None) -> Iterator[tuple[Image.Image, C
                 f"{path} is damaged, or {formats[0]} of a form that is not read; replace it, or save it as a plain PNG"
             ) from None
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{path} is larger than Pillow reads safely: {error}") from None
+            raise ValueError(
+                f"{path} is larger than Pillow reads safely ({error}); if you trust it, give srbook.data.read_picture "
+                "max_pixels"
+            ) from None
         except _DAMAGE as error:
             raise ValueError(f"{path} is damaged ({error}); remove or replace it") from error
 

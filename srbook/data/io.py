@@ -234,7 +234,7 @@ def _kept(name: str, picture: Picture) -> tuple[dict, tuple[str, ...]]:
         if key not in _HOLDS[name]:
             lost.append(f"{words} ({name} has none)")
         elif name == "JPEG" and key in _JPEG_BYTES and len(value) > _JPEG_BYTES[key]:
-            lost.append(f"{words} (over {_JPEG_BYTES[key] // 1024} kB, the limit of JPEG)")
+            lost.append(f"{words} (over {round(_JPEG_BYTES[key] / 1024)} kB, the limit of JPEG)")
         elif key == "icc_profile" and gray_profile and (name == "WEBP" or not picture.gray):
             lost.append(f"{words} (of gray, for a file of colors)")
         else:

@@ -29,8 +29,7 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     if hidden.all() or not hidden.any():
         return rgb
     rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
-    holes = np.nonzero(hidden)
-    nearest = [torch.from_numpy(index[holes].astype(np.int64)).to(rgb.device) for index in (rows, columns)]
+    nearest = torch.from_numpy(rows[hidden].astype(np.int64) * hidden.shape[1] + columns[hidden]).to(rgb.device)
     filled = rgb.clone()
-    filled[0][:, torch.from_numpy(hidden).to(rgb.device)] = rgb[0][:, nearest[0], nearest[1]]
+    filled[0][:, torch.from_numpy(hidden).to(rgb.device)] = rgb[0].flatten(1)[:, nearest]
     return filled

@@ -144,6 +144,14 @@ def test_resolution_out_of_range_is_dropped(tmp_path, picture):
     assert read_picture(tmp_path / "a.png").dropped == ("resolution (out of range)",)
 
 
+def test_what_is_dropped_is_named_once(tmp_path):
+    texts = (
+        chunk(b"tEXt", b"Title\0a") + chunk(b"tEXt", b"Author\0b") + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")
+    )
+    (tmp_path / "a.png").write_bytes(png(np.zeros((6, 8, 3), int), 2, 8, before=texts))
+    assert read_picture(tmp_path / "a.png").dropped == ("text", "XMP")
+
+
 def test_marks_of_color_stay_in_png_and_are_named_elsewhere(tmp_path):
     linear, hdr = chunk(b"gAMA", struct.pack(">L", 100_000)), chunk(b"cICP", b"\x09\x10\0\1")
     (tmp_path / "a.png").write_bytes(png(np.zeros((6, 8, 3), int), 2, 8, before=linear + hdr))
@@ -185,7 +193,7 @@ def test_the_stated_limits_are_those_of_the_encoders(tmp_path, picture):
 
 def test_what_a_format_cannot_hold_is_said_and_left_out(tmp_path, picture):
     long = replace(picture, exif=block(tags={0x9286: (7, bytes(70_000))}), icc=RGB_PROFILE, dpi=(72, 72))
-    assert require_writable("a.jpg", long, 6, 8) == ("EXIF data (over 63 kB, the limit of JPEG)",)
+    assert require_writable("a.jpg", long, 6, 8) == ("EXIF data (over 64 kB, the limit of JPEG)",)
     assert require_writable("a.bmp", long, 6, 8) == ("EXIF data (BMP has none)", "color profile (BMP has none)")
     assert require_writable("a.webp", long, 6, 8) == ("resolution (WEBP has none)",)
     assert require_writable("a.png", long, 6, 8) == ()
@@ -221,6 +229,7 @@ def test_size_from_the_header_is_upright(tmp_path, suffix):
     assert picture_size(tmp_path / f"a{suffix}") == (8, 6) == read_picture(tmp_path / f"a{suffix}").rgb.shape[2:]
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_more_pixels_than_usual_are_taken_on_request(tmp_path, picture, monkeypatch):
     path = write_picture(tmp_path / "a.png", picture)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)

@@ -1,6 +1,7 @@
 """What a picture file holds, and how its pixels are to be read."""
 
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -67,20 +68,19 @@ class Splice(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:
-        for part, end in zip(self._parts, self._ends, strict=True):
-            if self._at >= end:
-                continue
-            count = min(len(buffer), end - self._at)
-            if isinstance(part, bytes):
-                start = len(part) - (end - self._at)
-                data = part[start : start + count]
-            else:
-                self._file.seek(part[1] - (end - self._at))
-                data = self._file.read(count)
-            buffer[: len(data)] = data
-            self._at += len(data)
-            return len(data)
-        return 0
+        index = bisect_right(self._ends, self._at)
+        if index == len(self._parts):
+            return 0
+        part, left = self._parts[index], self._ends[index] - self._at
+        count = min(len(buffer), left)
+        if isinstance(part, bytes):
+            data = part[len(part) - left :][:count]
+        else:
+            self._file.seek(part[1] - left)
+            data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def spliced(file: BinaryIO, parts: Sequence[bytes | tuple[int, int]]) -> BinaryIO:

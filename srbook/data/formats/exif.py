@@ -25,7 +25,7 @@ _CLASSIC = 8  # where the first directory of a block stands
 
 
 def take_exif(block: bytes, contents: Contents) -> None:
-    """Put what an EXIF block says into the contents, which state no resolution of their own if it is to count."""
+    """Put what an EXIF block says into the contents of a file. A resolution that the file states itself stays."""
     try:
         directory, form, lost = _read_exif(block)
     except ValueError:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
-# Bytes of one value's unit by type, and whether a value is made of two of them (rationals).
+# Bytes of a number by type; a rational is made of two.
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _RATIONALS = (5, 10)
 _INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
