@@ -141,6 +141,8 @@ def tiffs() -> Iterator[Kind]:
         yield Kind(f"{word}.tif", plain([rgb], colors=colors), None)
     yield Kind("colors unsaid.tif", plain([rgb], without=[262]), None)
     yield Kind("compression unknown.tif", plain([rgb], tags={259: (SHORT, [34712])}), None)
+    yield Kind("strips missing.tif", tiff((2 * HEIGHT, WIDTH), [rgb], bits=(8,) * 3, colors=2, rows=HEIGHT), None)
+    yield Kind("half a strip.tif", tiff((900 * HEIGHT, WIDTH), [rgb], bits=(8,) * 3, colors=2), None)
     yield Kind("no size.tif", plain([rgb], without=[256]), None)
     yield Kind("pages.tif", plain([rgb], pages=2), None)
     yield Kind("cut.tif", plain([rgb])[:60], None)
@@ -375,6 +377,7 @@ def others() -> Iterator[Kind]:
         index = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1) % 2**bits
         data = bmp(rows(index, bits), size, bits, palette=palette.astype(np.uint8).tobytes())
         yield Kind(f"palette {bits}.bmp", data, palette[index[..., 0], 2::-1] / 255, 1e-6)
+    yield Kind("cut.bmp", bmp(rows(bgr, 8), size, 24)[:-40], None)
     runs = b"".join(bytes([WIDTH, 10 * row]) + b"\0\0" for row in range(HEIGHT)) + b"\0\1"
     palette = np.repeat(np.arange(256)[:, None], 4, axis=1).astype(np.uint8).tobytes()
     right = np.repeat(10 * np.arange(HEIGHT)[::-1, None, None], WIDTH, axis=1) / 255
@@ -385,6 +388,7 @@ def others() -> Iterator[Kind]:
     image.save(buffer, "GIF", transparency=3)
     right = np.concatenate([np.asarray(image.convert("RGB")), 255 * (np.asarray(image) != 3)[..., None]], axis=2) / 255
     yield Kind("transparent.gif", buffer.getvalue(), right, 1e-6)
+    yield Kind("cut.gif", buffer.getvalue()[:-20], None)
     ppm = b"P5 7 5 65535\n" + packed(stored(RAMP, 16), 16, ">")
     for suffix in ("ppm", "png"):
         yield Kind(f"PPM.{suffix}", ppm, None)

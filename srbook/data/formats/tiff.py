@@ -20,7 +20,7 @@ from srbook.data.formats.ifd import (
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _COLORMAP, _INKS, _EXTRA, _FORMAT = 277, 284, 320, 332, 338, 339
-_ICC = 34675
+_STRIP_OFFSETS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _ICC = 273, 278, 322, 323, 324, 34675
 # Tags that Pillow sees: those from which the pixels follow. Of the orientation and all that is told, it knows nothing.
 _PIXELS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338)
 _PIXELS += (339, 347, *range(512, 522), 529, 530, 531, 532)
@@ -67,6 +67,7 @@ def read_tiff(file: BinaryIO) -> Contents:
     if damaged := sorted({*lost} & {0, *_PIXELS}):
         raise ValueError(f"tags {', '.join(map(str, damaged))} cannot be read")
     _require_one_page(file, following, form, contents)
+    _require_whole(directory, form)
     _require_readable(directory, form, contents)
 
     told, more = read_nested(file, offset, form)
@@ -122,22 +123,37 @@ def _pages(file: BinaryIO, offset: int, form: Form) -> Iterator[Directory]:
         yield page
 
 
+def _require_whole(directory: Directory, form: Form) -> None:
+    """Raise a ValueError if strips or tiles are missing, whose place Pillow would leave black."""
+
+    def number(tag: int, default: int) -> int:
+        return integers(directory, tag, form, (default,))[0]
+
+    width, height = number(_WIDTH, 0), number(_HEIGHT, 0)
+    tiled = _TILE_OFFSETS in directory
+    across, down = (number(_TILE_WIDTH, 0), number(_TILE_HEIGHT, 0)) if tiled else (width, number(_ROWS, height))
+    if min(width, height, across, down) < 1:
+        raise ValueError("a size is missing")
+    planes = number(_SAMPLES, 1) if number(_PLANAR, 1) == 2 else 1
+    parts = integers(directory, _TILE_OFFSETS if tiled else _STRIP_OFFSETS, form)
+    if len(parts) < planes * -(-width // across) * -(-height // down):
+        raise ValueError("strips or tiles are missing")
+
+
 def _require_readable(directory: Directory, form: Form, contents: Contents) -> None:
     """Raise `Refused` for pixels that Pillow would not read right; say in the contents what is to be done with them."""
 
     def number(tag: int, default: int) -> int:
         return integers(directory, tag, form, (default,))[0]
 
-    if _WIDTH not in directory or _HEIGHT not in directory:
-        raise ValueError("the size is missing")
     compression, planes = number(_COMPRESSION, 1), number(_PLANAR, 1)
+    samples = number(_SAMPLES, 1)
     colors = number(_PHOTOMETRIC, -1)
     if colors not in _CHANNELS:
         known = _OTHER_COLORS.get(colors, f"colors of the unknown kind {colors}" if colors >= 0 else "unknown colors")
         raise Refused(f"is a TIFF that stores {known}; convert it to RGB or gray")
     if compression not in _COMPRESSIONS:
         raise Refused(f"is a TIFF of compression {compression}, which is not read; save it with another")
-    samples = number(_SAMPLES, 1)
     extra = integers(directory, _EXTRA, form)
     bits = set(integers(directory, _BITS, form, (1,))[:samples])
     if len(bits) > 1 or (depth := min(bits)) not in _BITS_READ[colors]:
