@@ -17,6 +17,7 @@ from srbook.files import atomic_path
 from srbook.images import require_one_image, round_to_8bit
 from srbook.methods import METHODS, Method
 from srbook.metrics import METRICS, Protocol, chosen_metrics
+from srbook.names import printable
 from srbook.progress import Progress
 from srbook.random import keyed
 from srbook.tiling import upscale_tiled
@@ -224,8 +225,8 @@ def _named(images: ImageFolder | Mapping[str, Tensor]) -> Iterator[tuple[str, Te
     if isinstance(images, Mapping):
         yield from ((name, image, False) for name, image in images.items())
         return
-    for path, image in zip(images.paths, images, strict=True):
-        yield path.stem, image.unsqueeze(0), stores_gray(path)
+    for path, (name, image) in zip(images.paths, images.items(), strict=True):
+        yield name, image, stores_gray(path)
 
 
 def stores_gray(path: Path) -> bool:
@@ -242,6 +243,7 @@ def _generator(method: Method, seed: int) -> torch.Generator:
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    head, *rows = ([printable(cell).replace("|", "\\|") for cell in cells] for cells in (head, *rows))
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     lines = [

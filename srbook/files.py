@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -28,7 +28,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600; a result should be as readable as any other file
+        with suppress(OSError):  # some file systems have no permissions
+            temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600; a result should be as readable as any other file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

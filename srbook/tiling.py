@@ -7,7 +7,9 @@ transitions instead of seams.
 """
 
 import math
-from itertools import pairwise, product
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +17,11 @@ from torch import Tensor
 from srbook.images import clip, require_images
 from srbook.methods.base import Method
 from srbook.progress import Progress
+
+
+def default_overlap(tile: int) -> int:
+    """Pixels of surroundings for tiles of a side: 16, or an eighth of a smaller tile."""
+    return min(16, tile // 8)
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -37,17 +44,119 @@ def tile_windows(length: int, tile: int, overlap: int, scale: int) -> Tensor:
     its tile's inner edges. Lengths are as in `tile_starts`, in input pixels.
     """
     starts = tile_starts(length, tile, overlap)
-    centers = (torch.arange(scale * length, dtype=torch.float64) + 0.5) / scale
-    rises = [torch.ones_like(centers)]
-    for start, following in pairwise(starts):
-        middle = (start + tile + following) / 2
-        if overlap == 0:
-            rises.append((centers > middle).double())
-        else:
-            progress = ((centers - middle) / overlap + 0.5).clamp(0, 1)
-            rises.append(0.5 - 0.5 * torch.cos(math.pi * progress))
-    rises.append(torch.zeros_like(centers))
+    centers = _centers(0, length, scale)
+    rises = [_rise(starts, number, tile, overlap, centers) for number in range(len(starts) + 1)]
     return -torch.stack(rises).diff(dim=0)
+
+
+def _centers(first: int, stop: int, scale: int) -> Tensor:
+    """Where the output pixels of some input pixels are, in input pixels."""
+    return (torch.arange(scale * first, scale * stop, dtype=torch.float64) + 0.5) / scale
+
+
+def _rise(starts: list[int], number: int, tile: int, overlap: int, centers: Tensor) -> Tensor:
+    """R_k of `tile_windows`, for k = `number` from 0 to the count of tiles; the last is 0."""
+    if number in (0, len(starts)):
+        return torch.full_like(centers, float(number == 0))
+    middle = (starts[number - 1] + tile + starts[number]) / 2
+    if overlap == 0:
+        return (centers > middle).double()
+    progress = ((centers - middle) / overlap + 0.5).clamp(0, 1)
+    return 0.5 - 0.5 * torch.cos(math.pi * progress)
+
+
+def _windows(starts: list[int], length: int, tile: int, overlap: int, scale: int, device: torch.device) -> list[Tensor]:
+    """Of each window the part inside its tile, outside of which it is 0; all of them together would be large."""
+    windows = []
+    for number, start in enumerate(starts):
+        centers = _centers(start, min(start + tile, length), scale)
+        window = -torch.stack([_rise(starts, k, tile, overlap, centers) for k in (number, number + 1)]).diff(dim=0)[0]
+        windows.append(window.to(device, torch.float32))
+    return windows
+
+
+class Block(NamedTuple):
+    """A finished rectangle of a result.
+
+    Attributes:
+        top, left: its first row and column, in pixels of the result.
+        image: (N, 3, h, w) float32 in [0, 1].
+    """
+
+    top: int
+    left: int
+    image: Tensor
+
+
+def upscale_blocks(
+    method: Method,
+    image: Tensor,
+    *,
+    tile: int = 256,
+    overlap: int | None = None,
+    steps: int | None = None,
+    generator: torch.Generator | None = None,
+    progress: str | None = None,
+) -> Iterator[Block]:
+    """What `upscale_tiled` gives, in rectangles, each as soon as no later tile adds to it.
+
+    They cover the result, from left to right and from top to bottom, and do not overlap. Memory is that of a tile and
+    of what a row of tiles leaves to the next, whatever the height of the image. Arguments and errors are those of
+    `upscale_tiled`.
+    """
+    require_images(image)
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    if overlap is None:
+        overlap = default_overlap(tile)
+    if not 0 <= 3 * overlap < tile:
+        raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
+    return _blocks(method, image, tile, overlap, steps, generator, progress)
+
+
+def _blocks(
+    method: Method,
+    image: Tensor,
+    tile: int,
+    overlap: int,
+    steps: int | None,
+    generator: torch.Generator | None,
+    progress: str | None,
+) -> Iterator[Block]:
+    batch, _, height, width = image.shape
+    scale = method.scale
+    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    rows = _windows(tops, height, tile, overlap, scale, image.device)
+    columns = _windows(lefts, width, tile, overlap, scale, image.device)
+    device = next((parameter.device for parameter in method.parameters()), image.device)
+    count = len(tops) * len(lefts)
+    inner = progress is not None and count == 1 and method.samples
+
+    def zeros(rows: int, columns: int) -> Tensor:
+        return torch.zeros(batch, 3, scale * rows, scale * columns, device=image.device)
+
+    above = zeros(0, width)  # from this row of tiles on, what earlier ones have given
+    with Progress(count, progress or "", unit="tile", enabled=progress is not None and not inner) as bar:
+        for i, (top, end) in enumerate(pairwise([*tops, height])):
+            bottom = min(top + tile, height)
+            below = zeros(bottom - end, width)
+            window = zeros(bottom - top, 0)  # from this tile's left edge on
+            for j, (left, stop) in enumerate(pairwise([*lefts, width])):
+                right = min(left + tile, width)
+                fresh = zeros(bottom - top, right - left - window.shape[-1] // scale)
+                fresh[..., : above.shape[-2], :] = above[..., scale * right - fresh.shape[-1] : scale * right]
+                window = torch.cat([window, fresh], dim=-1)
+                with torch.no_grad():
+                    piece = image[..., top:bottom, left:right].to(device)
+                    upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(window)
+                window += rows[i][:, None] * columns[j] * upscaled
+                del piece, upscaled
+                done, window = window.tensor_split([scale * (stop - left)], dim=-1)
+                finished, rest = done.tensor_split([scale * (end - top)], dim=-2)
+                below[..., scale * left : scale * stop] = rest
+                yield Block(scale * top, scale * left, clip(finished))
+                bar.update()
+            above = below
 
 
 def upscale_tiled(
@@ -82,32 +191,11 @@ def upscale_tiled(
     Raises:
         ValueError: the image breaks the convention, or the overlap leaves nothing of a tile.
     """
-    require_images(image)
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
-    if overlap is None:
-        overlap = min(16, tile // 8)
-    if not 0 <= 3 * overlap < tile:
-        raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
-
+    blocks = upscale_blocks(
+        method, image, tile=tile, overlap=overlap, steps=steps, generator=generator, progress=progress
+    )
     batch, _, height, width = image.shape
-    scale = method.scale
-    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
-    rows = tile_windows(height, tile, overlap, scale).to(image.device, torch.float32)
-    columns = tile_windows(width, tile, overlap, scale).to(image.device, torch.float32)
-    device = next((parameter.device for parameter in method.parameters()), image.device)
-    result = torch.zeros(batch, 3, scale * height, scale * width, device=image.device)
-    grid = list(product(enumerate(tops), enumerate(lefts)))
-    inner = progress is not None and len(grid) == 1 and method.samples
-    with Progress(len(grid), progress or "", unit="tile", enabled=progress is not None and not inner) as bar:
-        for (i, top), (j, left) in grid:
-            piece = image[..., top : top + tile, left : left + tile].to(device)
-            with torch.no_grad():
-                upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(result)
-            down = slice(scale * top, scale * (top + tile))
-            across = slice(scale * left, scale * (left + tile))
-            result[..., down, across] += rows[i, down, None] * columns[j, across] * upscaled
-            bar.update()
-    for plane in result.flatten(0, 1):  # one by one: a copy of the result could be too much
-        plane.copy_(clip(plane))
+    result = torch.empty(batch, 3, method.scale * height, method.scale * width, device=image.device)
+    for top, left, block in blocks:
+        result[..., top : top + block.shape[-2], left : left + block.shape[-1]] = block
     return result

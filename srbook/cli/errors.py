@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from srbook.cli.output import escape_unknown_letters, say
+
 EXPECTED = (ValueError, FloatingPointError, OSError, ImportError, MemoryError)
 
 
@@ -24,6 +26,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        escape_unknown_letters()
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             return self._invoke(ctx)
@@ -39,12 +42,12 @@ class Commands(TyperGroup):
         except Exception as error:
             if ctx.params["debug"] or not is_expected(error):
                 raise
-            typer.echo(f"Error: {explain(error)}", err=True)
+            say(f"Error: {explain(error)}", err=True)
             raise typer.Exit(1) from error
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    typer.echo(f"Warning: {message}", err=True)
+    say(f"Warning: {message}", err=True)
 
 
 def is_expected(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """`srbook evaluate`."""
 
+from collections import Counter
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,8 @@ def evaluate(
     Protocol B works on Y rounded to 8 bits from the start, and does not round the low-resolution image; older
     papers used it. Never compare numbers of the two. "samples" means the held-out sample photographs.
 
+    A run is called by its folder, and by its path where another model has that name. Bicubic is always in the table.
+
     \b
     Examples:
         srbook evaluate --data samples
@@ -79,16 +82,18 @@ def evaluate(
     from srbook.cli.images import open_test_images
     from srbook.degradations import build_degradation
     from srbook.evaluation import evaluate as run
+    from srbook.methods import METHODS
     from srbook.metrics import PROTOCOLS
 
     where = choose_device(device)
     how = build_degradation(_description(degradation), scale)
     names = model or ["rrdb-small"]
-    methods = {_label(name): srbook.load(name).to(where) for name in names}
-    if len(methods) < len(names):
-        raise ValueError(f"two of the models have one name: {', '.join(map(_label, names))}")
+    models = {
+        label: METHODS["bicubic"](scale=scale) if name == "bicubic" else srbook.load(name).to(where)
+        for name, label in zip(names, _labels(names), strict=True)
+    }
     table = run(
-        methods,
+        models,
         open_test_images(data),
         scale=scale,
         protocol=PROTOCOLS[protocol.value],
@@ -128,8 +133,21 @@ def _description(text: str) -> str | dict[str, Any]:
     return content
 
 
-def _label(model: str) -> str:
-    """A model's name in the table: of a run's weights, the name of its folder."""
+def _labels(models: list[str]) -> list[str]:
+    """The models' names in the table: of a run's weights, the name of its folder.
+
+    A file whose name is also another's, or a shipped model's, has its path instead. One model twice is a ValueError.
+    """
+    from srbook.registry import trained
+
+    if len(set(models)) < len(models):
+        raise ValueError(f"one of the models is named twice: {', '.join(models)}")
+    short = [_short(model) for model in models]
+    taken = Counter([*short, *(name for name in trained() if name not in models)])
+    return [name if taken[name] == 1 else model for name, model in zip(short, models, strict=True)]
+
+
+def _short(model: str) -> str:
     path = Path(model)
     if path.suffix != ".safetensors":
         return model

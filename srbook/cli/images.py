@@ -27,8 +27,8 @@ def open_validation_images(validation: str | None, data: str, scale: int) -> dic
         return {}
     images = open_test_images(validation or SAMPLES)
     return {
-        path.stem: crop_to_multiple(images[index].unsqueeze(0), scale)
-        for index, path in enumerate(images.paths[:VALIDATION_IMAGES])
+        name: crop_to_multiple(images[index].unsqueeze(0), scale)
+        for index, name in enumerate(images.names[:VALIDATION_IMAGES])
     }
 
 

@@ -1,15 +1,13 @@
 """`srbook upscale`."""
 
-import errno
-import time
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from srbook.cli.errors import explain
 from srbook.cli.inputs import Device, choose_device
+from srbook.cli.output import say
 
 
 class Format(str, Enum):
@@ -32,12 +30,14 @@ class Precision(str, Enum):
 
 
 def upscale(
+    context: typer.Context,
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="Pictures, or folders of pictures.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.")] = Path(
-        "upscaled"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the results, made if absent; for one picture also a file."),
+    ] = Path("upscaled"),
     model: Annotated[
         str, typer.Option("--model", "-m", help="A name whose weights ship with srbook, or a checkpoint file.")
     ] = "rrdb-small",
@@ -52,49 +52,76 @@ def upscale(
     ] = Precision.fp32,
     format: Annotated[Format, typer.Option(help="File format of the results; same keeps each input's.")] = Format.same,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out pictures whose result exists, to go on with a batch.")
+    ] = False,
+    large: Annotated[
+        bool, typer.Option("--large", help="Take pictures of more than 179 megapixels; otherwise they are refused.")
+    ] = False,
 ) -> None:
     """Enlarge pictures by the model's factor (x4 for those that ship).
 
     The result of DIR/photo.jpg is OUTPUT/photo.jpg; folders are searched in depth and keep their inner structure.
-    Pictures of any size go tile by tile; meanwhile the process keeps freed memory for the next tile. Transparency,
-    color profile, and EXIF data are kept, and the picture is stored upright. Results have 8 bits per channel; JPEG is
-    written at quality 95 without chroma subsampling. An input is never overwritten. A file that cannot be read is
-    reported and the others go on; the exit status is then 1.
+    Pictures of any size go tile by tile; meanwhile the process keeps freed memory for the next tile. Transparency is
+    enlarged with the picture, and gray pictures stay gray. Color profile, resolution, and EXIF data are kept where the
+    format has them, with a warning where it has not, and the picture is stored upright. Results have 8 bits per
+    channel; JPEG is written at quality 95 without chroma subsampling. An input is never overwritten.
+
+    What can be known before the first picture is checked before it, the memory that each will take included. A picture
+    that fails does not end the others: the end says how many failed and why, and the exit status is then 1.
 
     \b
     Examples:
         srbook upscale photo.jpg
+        srbook upscale photo.jpg --output large.png
         srbook upscale photo.jpg scans/ --output large --format png
+        srbook upscale scans/ --output large --skip-existing
         srbook upscale photo.jpg --model bicubic --output plain
         srbook upscale photo.jpg --model runs/rrdb-tiny/weights.safetensors --tile 128
     """
     import torch
 
     import srbook
-    from srbook.accel import choose_precision, keep_freed_memory
-    from srbook.cli.jobs import plan, refuse_overwriting, upscale_file
+    from srbook.accel import choose_precision
+    from srbook.cli import jobs as planning
+    from srbook.cli.batch import Batch, ended_like_by_ctrl_c, possible, work_through
+    from srbook.upscaling import tile_bytes
 
-    jobs = plan(files, output, None if format is Format.same else f".{format.value}")
-    refuse_overwriting(jobs, overwrite)
+    if overwrite and skip_existing:
+        raise ValueError("--overwrite and --skip-existing exclude each other")
+    plan = planning.plan(files, output, None if format is Format.same else f".{format.value}")
+    planning.refuse_inputs_as_results(plan.jobs)
+    planning.require_folder(output.parent if planning.is_file_name(output) else output)
+    existing = planning.existing(plan.jobs)
+    if not (overwrite or skip_existing):
+        planning.refuse_existing(existing)
     where = choose_device(device)
     method = srbook.load(model).to(where, memory_format=torch.channels_last)  # 1.4 times as fast on CPUs
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=choose_precision(precision.value, where) == "bf16")
-    failed = 0
-    for job in jobs:
-        started = time.perf_counter()
-        try:
-            with autocast, keep_freed_memory():
-                height, width = upscale_file(method, job, steps=steps, seed=seed, tile=tile, device=where)
-        except (ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise  # a full disk: the other files would fail in the same way, after all their work
-            failed += 1
-            message = explain(error)
-            named = message if str(job.source) in message else f"{job.source}: {message}"
-            typer.echo(f"Error: {named}", err=True)
-        else:
-            seconds = time.perf_counter() - started
-            typer.echo(f"{job.source} -> {job.target}  {width}x{height}  {seconds:.1f} s")
-    if failed:
-        typer.echo(f"{failed} of {len(jobs)} pictures failed.", err=True)
+
+    with autocast:
+        per_pixel = tile_bytes(method, steps)
+    if where.type != "cpu":
+        per_pixel = 0  # tiles are in the memory of the GPU
+    batch = Batch(len(plan.jobs) + len(plan.unreadable), context.find_root().params["debug"])
+    for remark in plan.remarks:
+        say(f"Warning: {remark}", err=True)
+    try:
+        for path, reason in plan.unreadable.items():
+            batch.fail(path, reason)
+        todo = plan.jobs
+        if skip_existing:
+            there = set(existing)
+            todo = [job for job in todo if job not in there]
+            batch.skipped = len(there)
+        todo = possible(batch, todo, scale=method.scale, tile=tile, per_tile_pixel=per_pixel, large=large)
+        with autocast, ended_like_by_ctrl_c():
+            work_through(batch, todo, method, steps=steps, seed=seed, tile=tile)
+    except KeyboardInterrupt as interrupt:
+        say("Stopped.", err=True)
+        raise typer.Exit(130) from interrupt
+    finally:
+        if batch.total > 1:
+            batch.summarize()
+    if batch.failed:
         raise typer.Exit(1)

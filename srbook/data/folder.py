@@ -1,5 +1,6 @@
 """A folder of photographs as a sequence of images."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,12 +9,16 @@ from torch import Tensor
 
 from srbook.data.cache import ByteCache
 from srbook.data.io import IMAGE_SUFFIXES, pixels_to_image, read_pixels
+from srbook.data.search import find_images
+from srbook.names import told_apart
 
 CACHE_BYTES = 1 << 30
 
 
 def image_files(root: str | Path) -> list[Path]:
     """All pictures in a folder and the folders inside it, sorted by path. Hidden files and folders are left out.
+
+    What cannot be read, and links to folders, which are not followed, are left out with a warning.
 
     Raises FileNotFoundError without such a folder, and NotADirectoryError for a file.
     """
@@ -22,14 +27,10 @@ def image_files(root: str | Path) -> list[Path]:
         raise NotADirectoryError(f"{root} is a file; give the folder it is in")
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    hidden = (".", "__MACOSX")
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(hidden) for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    found = find_images(root)
+    for line in found.remarks():
+        warnings.warn(line, stacklevel=2)
+    return found.files
 
 
 class ImageFolder:
@@ -75,8 +76,13 @@ class ImageFolder:
         return pixels_to_image(self._cache.get(index % len(self), lambda: read_pixels(path)))
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
-        """The name without suffix and the image as (1, 3, H, W), of each file in order."""
-        return ((path.stem, self[index].unsqueeze(0)) for index, path in enumerate(self.paths))
+        """The name (`names`) and the image as (1, 3, H, W), of each file in order."""
+        return ((name, self[index].unsqueeze(0)) for index, name in enumerate(self.names))
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each file, as `srbook.names.told_apart` gives it: no two alike."""
+        return told_apart(self.paths)
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple["ImageFolder", "ImageFolder"]:
         """Divide by file into (training, held out), both in the order of `paths`, without overlap.

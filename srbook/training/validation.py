@@ -1,5 +1,6 @@
 """The quality of the averaged weights while a run goes on."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Validation:
             for metric in self.metrics:
                 totals[metric.name] += metric(sr, hr, channel="y", border=self.degrade.scale)
             if self.output is not None:
-                write_image(self.output / f"step-{step:08d}-{name}.png", sr[0])
+                write_image(self.output / f"step-{step:08d}-{_file_name(name)}.png", sr[0])
         count = processes()[1]
         return {name: total * count / len(self.images) for name, total in totals.items()}
 
@@ -69,6 +70,11 @@ class Validation:
         lr = self.degrade(hr, keyed(self.seed, number)).to(device)
         generator = torch.Generator(device).manual_seed(self.seed)
         return round_to_8bit(method.upscale(lr, generator=generator).image.cpu())
+
+
+def _file_name(name: str) -> str:
+    """An image's name as one of a file: without separators of folders, and different for different names."""
+    return re.sub(r"[%/\\]", lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def _require_measurable(image: Tensor, name: str, scale: int) -> None:

@@ -1,6 +1,5 @@
 """The command line: what it writes, what it refuses, and how it ends."""
 
-import errno
 import json
 import os
 import signal
@@ -163,7 +162,7 @@ def test_alpha_is_upscaled_too(tmp_path: Path):
 
 def test_transparency_for_a_jpeg_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     picture = photo(tmp_path / "a.png", mode="RGBA")
-    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", lambda *arguments, **options: pytest.fail("it worked"))
+    monkeypatch.setattr("srbook.cli.batch.upscale_picture", lambda *arguments, **options: pytest.fail("it worked"))
     result = run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out", "--format", "jpg")
     assert result.exit_code == 1 and "has no transparency" in result.stderr
 
@@ -187,23 +186,6 @@ def test_folders_keep_their_structure_and_skip_earlier_results(tmp_path: Path):
         assert run(*words).exit_code == 0
         assert leftovers(folder / "large") == ["B.JPG", "a.png", "a.png"]
     assert Image.open(folder / "large" / "trip" / "B.JPG").size == (48, 32)
-
-
-def test_bad_files_are_named_and_the_others_go_on(tmp_path: Path):
-    good = photo(tmp_path / "good.png")
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(photo(tmp_path / "whole.jpg", (64, 64)).read_bytes()[:400])
-    text = tmp_path / "notes.txt"
-    text.write_text("hello")
-    absent = tmp_path / "absent.png"
-    result = run("upscale", broken, absent, text, good, "-m", "bicubic", "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
-    assert len(errors) == 3
-    for name, line in zip(("broken.jpg", "absent.png", "notes.txt"), errors, strict=True):
-        assert name in line
-    assert "3 of 4 pictures failed" in result.stderr
-    assert leftovers(tmp_path / "out") == ["good.png"]
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path):
@@ -249,36 +231,6 @@ def test_an_absent_gpu_is_an_error(tmp_path: Path):
     picture = photo(tmp_path / "a.png")
     result = run("upscale", picture, "-m", "bicubic", "-o", tmp_path / "out", "--device", "cuda")
     assert result.exit_code == 1 and "torch sees no GPU" in result.stderr
-
-
-def test_a_full_disk_stops_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    first, second = photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
-
-    def full(path: Path, picture: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr("srbook.cli.jobs.write_picture", full)
-    result = run("upscale", first, second, "-m", "bicubic", "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1 and "the disk is full" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), MemoryError()]
-)
-def test_too_little_memory_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception):
-    def fail(*arguments: object, **options: object) -> None:
-        raise error
-
-    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", fail)
-    result = run("upscale", photo(tmp_path / "a.png"), "-m", "bicubic", "-o", tmp_path / "out")
-    assert result.exit_code == 1 and "a smaller --tile" in result.stderr
-
-
-def test_a_bug_is_not_dressed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("srbook.cli.jobs.upscale_tiled", None)
-    result = run("upscale", photo(tmp_path / "a.png"), "-m", "bicubic", "-o", tmp_path / "out")
-    assert isinstance(result.exception, TypeError)
 
 
 def test_steps_that_a_model_refuses(tmp_path: Path):
@@ -337,6 +289,15 @@ def test_train_writes_weights_that_upscale_uses(tmp_path: Path, photographs: Pat
     out = tmp_path / "out"
     upscaled = run("upscale", photographs / "one.png", "-m", output / "weights.safetensors", "-o", out)
     assert upscaled.exit_code == 0 and Image.open(out / "one.png").size == (320, 288)
+
+
+def test_validation_images_of_one_name_are_told_apart(tmp_path: Path, photographs: Path):
+    for place in ("x", "y"):
+        photo(tmp_path / "watched" / place / "one.png", (16, 12))
+    output = tmp_path / "run"
+    result = training(photographs, output, "--steps", 1, "--validation", tmp_path / "watched")
+    assert result.exit_code == 0, result.output
+    assert leftovers(output / "validation") == ["step-00000001-x%2Fone.png", "step-00000001-y%2Fone.png"]
 
 
 def test_train_degrades_as_the_preset_says(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
@@ -496,16 +457,36 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
     ("words", "message"),
     [
         (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, entropy, residual_entropy, got fid"),
-        (("--scale", "2"), "bicubic magnifies 4 times"),
+        (("--scale", "2", "--model", "rrdb-small"), "rrdb-small magnifies 4 times"),
         (("--degradation", "blurry"), "unknown degradation 'blurry'; choose from bicubic, noisy"),
         (("--degradation", "{kind"), "--degradation must be a name or a mapping"),
         (("--save", "table.csv"), "must end in .json"),
-        (("--model", "bicubic"), "two of the models have one name"),
+        (("--model", "bicubic"), "one of the models is named twice"),
     ],
 )
 def test_evaluate_says_what_is_wrong(words: tuple[str, ...], message: str, photographs: Path):
     result = run("evaluate", "--data", photographs, "--model", "bicubic", *words)
     assert result.exit_code == 1 and message in result.stderr
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path, photographs: Path, checkpoint: Path):
+    """A run called like a shipped model, or like the reference, has its path; so have two runs of one name."""
+    places = ["bicubic", "rrdb-small", "x/run", "y/run", "mine"]
+    runs = {place: tmp_path / place / "weights.safetensors" for place in places}
+    for path in runs.values():
+        path.parent.mkdir(parents=True)
+        path.write_bytes(checkpoint.read_bytes())
+    words = [word for path in runs.values() for word in ("--model", path)]
+    result = run("evaluate", "--data", photographs, *words, "--save", tmp_path / "table.json")
+    assert result.exit_code == 0, result.output
+    expected = {"bicubic", "mine", *(str(runs[place]) for place in places[:4])}
+    assert json.loads((tmp_path / "table.json").read_text())["means"].keys() == expected
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_bicubic_is_evaluated_at_any_scale(photographs: Path, scale: int):
+    result = run("evaluate", "--data", photographs, "--model", "bicubic", "--scale", scale)
+    assert result.exit_code == 0 and f"x{scale}, protocol A" in result.stdout
 
 
 def test_evaluate_on_another_degradation(photographs: Path):

@@ -28,6 +28,7 @@ from srbook.metrics import (
     residual_entropy,
     ssim,
 )
+from srbook.names import told_apart
 from srbook.registry import build
 from srbook.samplers import SampleResult
 
@@ -263,6 +264,31 @@ def _offline(*arguments: object, **options: object) -> None:
 
 def test_a_metric_that_is_named_twice_is_measured_once():
     assert [metric.name for metric in chosen_metrics(["psnr", "ssim", "psnr"])] == ["psnr", "ssim"]
+
+
+def test_images_of_one_name_are_told_apart(tmp_path: Path):
+    """By their folders, and by their suffixes where the folder is the same."""
+    for name in ("x/a.png", "y/a.png", "y/a.bmp", "y/b.png"):
+        write_image(tmp_path / name, images(1)["image0"])
+    folder = ImageFolder(tmp_path)
+    assert folder.names == ["x/a", "y/a.bmp", "y/a.png", "b"]
+    assert [name for name, _ in folder.items()] == folder.names
+    table = evaluate({}, folder, scale=4, protocol=PROTOCOL_A)
+    assert [row.image for row in table.rows] == folder.names
+    with pytest.raises(ValueError, match="is named twice"):
+        told_apart([tmp_path / "a.png", tmp_path / "a.png"])
+
+
+def test_no_name_breaks_a_table():
+    names = ["a|b", "line\nbreak", "byte\udcff"]
+    rows = [Row(f"m|{method}", name, {"psnr": 30.0}, 0.1) for name in names for method in ("1", "\n2")]
+    table = EvaluationTable(rows, ("psnr",), 4, PROTOCOL_A)
+    text = table.to_markdown()
+    assert text.encode() and len(text.splitlines()) == 4 + 3 + 2 + 6
+    bars = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
+    assert bars == {3, 4}
+    assert r"| a\|b " in text and r"line\nbreak" in text
+    assert [row["image"] for row in json.loads(table.to_json())["images"]][::2] == names
 
 
 def test_another_method_may_not_take_the_references_name():
