@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from srbook.arguments import require_instance, require_numbers
+
 OUTCOMES = Path(__file__).with_name("outcomes")
 
 
@@ -43,6 +45,8 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
         ValueError: the name is not listed, or the bounds differ from the list.
         AssertionError: the value is outside the bounds, or nan.
     """
+    require_instance("name", name, str)
+    require_numbers(value=value, low=low or 0.0, high=high or 0.0)
     path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # only this one, since a chapter depends on its claims
     outcome = read_outcomes(path).get(name) if path.is_file() else None
     if outcome is None:
