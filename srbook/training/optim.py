@@ -146,8 +146,9 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        self._parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        tensors = module.state_dict(keep_vars=True)  # its names are those of `update`, compiled or not
+        self.weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._parameters = [name for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)]
         self._buffers = [name for name in self.weights if name not in set(self._parameters)]
 
     @torch.no_grad()
