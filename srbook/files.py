@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """A block that writes a file: an error of the system (a full disk) that names no file, or a temporary one, names it."""
+    """A block that writes a file: errors of the system, such as a full disk, name it and not its temporary name."""
     try:
         yield
     except OSError as error:
@@ -139,7 +139,7 @@ def parse_metadata(model: type[M], text: str, path: str | Path) -> M:
 
 
 def require_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path, what: str) -> None:
-    """Check that tensors of a file have the names and shapes of others, and fractions where they do, or a ValueError."""
+    """Check that tensors of a file have the names and shapes of others, and fractions where those do."""
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             problem = "is missing"

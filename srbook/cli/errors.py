@@ -65,8 +65,9 @@ def explain(error: Exception) -> str:
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p['input']!r}" for p in error.errors())
         return "; ".join(problems)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; free some space and run again (nothing half-written was kept)"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}; free some space and run again (nothing half-written was kept)"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if _out_of_memory(error):
