@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from srbook.degradations import build_degradation
-from srbook.files import load_tensors, parse_metadata, require_tensors
+from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
 from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
 from srbook.methods.base import FORMAT
@@ -76,8 +76,8 @@ def read_preset(name: str) -> Preset:
     return preset
 
 
-def begin_from(method: Method, preset: Preset) -> None:
-    """Give a fresh method the weights that its preset starts from, if it starts from any.
+def begin_from(method: Method, preset: Preset) -> str | None:
+    """Give a fresh method the weights that its preset starts from, and return their checksum, if it starts from any.
 
     All of them must have a place in the method, which may have more weights than that.
 
@@ -86,7 +86,7 @@ def begin_from(method: Method, preset: Preset) -> None:
         ValueError: they are not those of a method, or do not fit.
     """
     if preset.starts_from is None:
-        return
+        return None
     try:
         origin = load(preset.starts_from)
     except FileNotFoundError as error:
@@ -102,6 +102,7 @@ def begin_from(method: Method, preset: Preset) -> None:
             f"place of their shape in the method, {unfit[0]!r} first"
         )
     method.load_state_dict(weights, strict=False)
+    return checksum(weights)
 
 
 def recipe(name: str) -> dict[str, Any]:

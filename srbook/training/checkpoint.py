@@ -77,6 +77,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:08d}.safetensors"
 
 
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the highest step in a run's folder, or None."""
     return max(_checkpoints(folder), default=None)

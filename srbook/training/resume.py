@@ -44,8 +44,8 @@ def require_same_run(
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}). {ADVICE}")
     if None not in (origin, checkpoint.origin) and origin != checkpoint.origin:
         raise ValueError(
-            f"{path} began with other weights of the earlier stage, which was trained further or anew since. Delete "
-            f"{path.parent} to train this stage again, or restart (--restart) to train all of them from scratch."
+            f"{path} began with other weights, of an earlier stage or of starts_from, which were trained further or "
+            f"anew since. Delete {path.parent} to train this stage again, or restart (--restart) to train all of them."
         )
 
 
