@@ -96,6 +96,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
     for path in sorted(_checkpoints(folder), reverse=True):
         try:
             checkpoint = load_checkpoint(path)
+            if checkpoint.step != step_of(path):
+                raise ValueError(f"{path} holds step {checkpoint.step}, so it was renamed")
         except (ValueError, FileNotFoundError) as error:
             damaged.append(str(error))
             continue
