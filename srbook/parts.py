@@ -37,6 +37,7 @@ PARTS = (
     Part("matplotlib", "matplotlib", "figures"),
     Part("torchdiffeq", "torchdiffeq", "adaptive solvers"),
     Part("accelerate", "accelerate", "training", "train"),
+    Part("filelock", "filelock", "training", "train"),
     Part("skimage", "scikit-image", "sample photographs", "samples"),
     Part("sklearn", "scikit-learn", "sample photographs", "samples"),
     Part("torchvision", "torchvision", "LPIPS and ECDP's quality loss", "lpips"),

@@ -1,5 +1,7 @@
 """Training batches: aligned pairs of patches, each batch a pure function of the seed and its number."""
 
+import warnings
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,6 @@ import torch
 from torch import Tensor
 
 from srbook.data.cache import ByteCache
-from srbook.data.decode import stored_size
 from srbook.data.folder import ImageFolder
 from srbook.data.io import pixels_to_image, read_pixels
 from srbook.degradations import Bicubic, Degradation
@@ -41,14 +42,19 @@ class PairedPatches:
 
     Args:
         images: a folder, or a list of (3, H, W) or (1, 3, H, W) images in [0, 1]. What sticks out beyond a multiple of
-            the scale is cut off.
+            the scale is cut off. The headers of all files are read; images smaller than a patch are left out with a
+            warning.
         patch_size: side of the high-resolution patches, a multiple of `scale`.
         batch_size: patches per batch.
         seed: a whole number of at least 0.
         degradation: of this scale; None is MATLAB's bicubic.
 
+    Attributes:
+        fingerprint: tells these data from others: how many images, and a checksum of the files' names and sizes (or of
+            the given images) and the degradation.
+
     Raises:
-        ValueError: an argument out of range, or an image smaller than a patch; names it.
+        ValueError: an argument out of range, files that are not pictures, or no image as large as a patch.
         FileNotFoundError: a file of the folder is gone.
     """
 
@@ -80,7 +86,15 @@ class PairedPatches:
             raise ValueError(f"the degradation shrinks {self.degradation.scale} times, the patches {scale} times")
         limit = images.cache_bytes if isinstance(images, ImageFolder) else 2 * sum(image.nbytes for image in images)
         self._cache: ByteCache[tuple[Tensor, ...]] = ByteCache(limit, size=_nbytes)
-        self._ends = np.cumsum([self._positions(i) for i in range(len(images))])
+        self._ends = np.cumsum(self._positions())
+
+    @property
+    def fingerprint(self) -> str:
+        if isinstance(self.images, ImageFolder):
+            about = repr([(path.name, path.stat().st_size) for path in self.images.paths]).encode()
+        else:
+            about = b"".join(repr(tuple(image.shape)).encode() + image.numpy().tobytes() for image in self.images)
+        return f"{len(self.images)} images {zlib.crc32(repr(self.degradation).encode(), zlib.crc32(about)):08x}"
 
     def __getitem__(self, index: int) -> Pair:
         """Batch `index`: hr (batch_size, 3, patch_size, patch_size), and lr `scale` times smaller, float32 in [0, 1].
@@ -110,19 +124,23 @@ class PairedPatches:
             hr[i] = symmetry(whole_hr[:, top : top + size, left : left + size], turn)
         return hr.float().div_(255), lr.float().div_(255)
 
-    def _positions(self, index: int) -> int:
-        """How many positions a patch can take in an image; a turned picture has as many."""
-        if isinstance(self.images, ImageFolder):
-            name, (height, width) = str(self.images.paths[index]), stored_size(self.images.paths[index])
-        else:
-            name, (height, width) = f"image {index}", self.images[index].shape[-2:]
-        if min(height, width) < self.patch_size:
-            raise ValueError(
-                f"{name} is {height} x {width} pixels, smaller than a patch of {self.patch_size}; "
-                "leave it out, or use a smaller patch_size"
-            )
-        small = self.patch_size // self.scale
-        return (height // self.scale - small + 1) * (width // self.scale - small + 1)
+    def _positions(self) -> list[int]:
+        """How many positions a patch can take in each image, where a turned picture has as many: none in small ones."""
+        files = isinstance(self.images, ImageFolder)
+        sizes = self.images.sizes if files else [tuple(image.shape[-2:]) for image in self.images]
+        small = [index for index, size in enumerate(sizes) if min(size) < self.patch_size]
+        if small:
+            height, width = sizes[small[0]]
+            name = self.images.paths[small[0]] if files else f"image {small[0]}"
+            count = f"{len(small)} of {len(sizes)} images {'are' if len(small) > 1 else 'is'}"
+            text = f"{count} smaller than a patch of {self.patch_size} ({name}: {height} x {width} pixels"
+            advice = "a smaller patch_size (--patch-size) takes more"
+            if len(small) == len(sizes):
+                raise ValueError(f"{text}{', the first' * (len(small) > 1)}), so none is left; {advice}")
+            warnings.warn(f"{text}{', the first' * (len(small) > 1)}) and left out; {advice}", stacklevel=3)
+        side = self.patch_size // self.scale
+        rows_and_columns = [[max(0, length // self.scale - side + 1) for length in size] for size in sizes]
+        return [rows * columns for rows, columns in rows_and_columns]
 
     def _kept(self, index: int) -> tuple[Tensor, ...]:
         """What memory holds of an image: (3, H, W) uint8, and its low-resolution version where that is always one."""
