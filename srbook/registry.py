@@ -1,6 +1,7 @@
 """Finding methods by name: presets describe them, `build` makes one, `load` brings one with trained weights."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.degradations import build_degradation
 from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
 from srbook.frozen import Frozen
@@ -67,6 +69,7 @@ def read_preset(name: str) -> Preset:
         FileNotFoundError: no such file.
         ValueError: no such preset (the message lists those that exist), or contents that do not fit together.
     """
+    require_instance("name", name, str | PathLike, f"such as {'sr3-tiny'!r}; srbook.presets() lists them")
     contents = _contents(name)
     try:
         preset = Preset(name=Path(name).stem, **contents)
@@ -85,6 +88,8 @@ def begin_from(method: Method, preset: Preset) -> str | None:
         FileNotFoundError: the weights are absent; says how to get them.
         ValueError: they are not those of a method, or do not fit.
     """
+    require_instance("method", method, Method)
+    require_instance("preset", preset, Preset, "srbook.registry.read_preset(name) makes it")
     if preset.starts_from is None:
         return None
     try:
@@ -110,6 +115,7 @@ def recipe(name: str) -> dict[str, Any]:
 
     A name without a recipe is a ValueError.
     """
+    require_instance("name", name, str)
     if not (_WEIGHTS / f"{name}.json").is_file():
         raise ValueError(f"no recipe for {name!r}; weights ship for {', '.join(trained())}")
     return json.loads((_WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -126,6 +132,7 @@ def build(preset: str, **overrides: Any) -> Method:
     Raises:
         ValueError: unknown preset or argument.
     """
+    require_instance("preset", preset, str | PathLike, f"such as {'sr3-tiny'!r}; srbook.presets() lists them")
     description = read_preset(preset)
     method = _construct(description.method, _merge(description.arguments, overrides))
     missing = [name for name, part in method.named_modules() if isinstance(part, Frozen) and part.missing]
@@ -144,6 +151,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
         FileNotFoundError: neither such a file nor shipped weights of that name.
         ValueError: the file is damaged, or does not hold a method.
     """
+    require_instance("checkpoint_or_name", checkpoint_or_name, str | PathLike, "the name or file of a method")
     name = str(checkpoint_or_name)
     if name == "bicubic":
         return build(name).eval()

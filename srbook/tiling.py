@@ -12,6 +12,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.images import clip, require_images
 from srbook.methods.base import Method
 from srbook.progress import Progress
@@ -83,10 +84,11 @@ def upscale_tiled(
         ValueError: the image breaks the convention, or the overlap leaves nothing of a tile.
     """
     require_images(image)
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    require_instance("method", method, Method, "srbook.load(name) makes one")
+    require_counts(tile=tile)
     if overlap is None:
         overlap = min(16, tile // 8)
+    require_integer("overlap", overlap, 0)
     if not 0 <= 3 * overlap < tile:
         raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
 

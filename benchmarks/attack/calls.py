@@ -220,6 +220,25 @@ def tiny(name: str) -> methods.Method:
         return srbook.build(f"{name}-tiny").eval()
 
 
+@functools.cache
+def small(name: str) -> tuple[str, Mapping[str, Any]]:
+    """A kind of method, and right arguments with a network that is made fast."""
+    preset = registry.read_preset(f"{name}-tiny")
+    network = preset.arguments["network"]
+    if name != "rrdb":
+        fast = {"width": 16, "multipliers": [1, 2], **({"blocks": [1, 1]} if name == "ecdp" else {})}
+        network = {**network, **fast}
+    return preset.method, {**preset.arguments, "network": network}
+
+
+def construct(name: str, **given: Any) -> methods.Method:
+    """A method with arguments of its own; dicts are merged."""
+    kind, arguments = small(name)
+    both = {key: isinstance(value, dict) and isinstance(arguments.get(key), dict) for key, value in given.items()}
+    merged = {key: {**arguments[key], **value} if both[key] else value for key, value in given.items()}
+    return methods.METHODS[kind](**{**arguments, **merged})
+
+
 def of_images() -> Iterator[Case]:
     yield Case("require_images", images.require_images, {"image": X}, {"image": NO_IMAGE})
     yield Case("require_one_image", images.require_one_image, {"image": X}, {"image": {"two": X.repeat(2, 1, 1, 1)}})
@@ -558,16 +577,17 @@ class Codec(nn.Module):
 def of_methods() -> Iterator[Case]:
     number = drop(NO_POSITIVE, "0")
     diffusion = {"variance": NO_CHOICE, "distance": NO_CHOICE, "sampling_steps": {**COUNT, "too many": 10**5}}
-    schedule = {"none": None, "number": 10, "1.5": {"end": 1.5}, "typo": {"typo": 1}, "text": {"steps": "10"}}
-    network = {"number": 8, "-1": {"blocks": -1}, "0": {"width": 0}, "typo": {"typo": 1}, "text": {"width": "32"}}
+    schedule = {"none": None, "number": 10, "1.5": {"end": 1.5}, "text": {"steps": "10"}}
+    cosine = {**drop(schedule, "1.5"), "max_beta": {"max_beta": 1.5}}
+    network = {"number": 8, "-1": {"blocks": -1}, "0": {"width": 0}, "text": {"width": "32"}}
     scales = {**NO_COUNT, "1": 1, "float": 4.0}
     common = {"scale": scales, "schedule": schedule, "network": network, **diffusion}
-    encoder = {"number": 8, "-1": {"blocks": -1}, "0": {"width": 0}, "typo": {"typo": 1}}
+    encoder = {"number": 8, "-1": {"blocks": -1}, "0": {"width": 0}}
     weights = {"pixel_weight": number}
     wrong: dict[str, Mapping[str, Wrong]] = {
         "sr3": {**common, "clock": NO_CHOICE, "uniform_in": NO_CHOICE, "anchor": NO_CHOICE, "sigma": number},
         "ddpm": common,
-        "srdiff": {**common, "encoder": encoder, "sigma": number},
+        "srdiff": {**common, "schedule": cosine, "network": drop(network, "-1"), "encoder": encoder, "sigma": number},
         "resdiff": {**common, "predictor": {"number": 8, "0": {"widths": [0]}}, **weights, "fourier_weight": number},
         "esrdf": {**common, "predictor": {"0": {"width": 0}}, **weights, "start": NO_CHOICE, "entropy": {"number": 1}},
         "ecdp": {
@@ -582,7 +602,9 @@ def of_methods() -> Iterator[Case]:
     }
     wrong["ecdp"]["sampling_steps"] = COUNT
     for name, arguments in wrong.items():
-        yield Case(f"build {name}", lambda name=name, **given: srbook.build(f"{name}-tiny", **given), {}, arguments)
+        yield Case(name, functools.partial(construct, name), {}, arguments)
+    typos = {"typo": {"1": 1}, **{name: {"typo": {"typo": 1}} for name in ("network", "schedule")}}
+    yield Case("build sr3", functools.partial(srbook.build, "sr3-tiny"), {}, typos)
 
     steps = {**COUNT, "too many": 10**5}
     for name in wrong:

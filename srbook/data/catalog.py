@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srbook.arguments import require_instance
 from srbook.data.folder import ImageFolder, image_files
 from srbook.data.io import read_pixels
 from srbook.progress import Progress
@@ -309,6 +310,7 @@ def pixel_hash(pixels: np.ndarray) -> str:
 
 
 def _named(name: str) -> ImageSet:
+    require_instance("name", name, str)
     for each in _SETS:
         if each.name.lower() == name.lower():
             return each

@@ -1,12 +1,15 @@
 """A folder of photographs as a sequence of images."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from srbook.arguments import require_instance, require_numbers
 from srbook.data.cache import ByteCache
 from srbook.data.decode import stored_size
 from srbook.data.io import IMAGE_SUFFIXES, pixels_to_image, read_pixels
@@ -20,6 +23,7 @@ def image_files(root: str | Path) -> list[Path]:
 
     Raises FileNotFoundError without such a folder, and NotADirectoryError for a file.
     """
+    require_instance("root", root, str | PathLike, "the path of a folder")
     root = Path(root)
     if root.is_file():
         raise NotADirectoryError(f"{root} is a file; give the folder it is in")
@@ -65,8 +69,9 @@ class ImageFolder:
     """
 
     def __init__(self, root: str | Path, *, cache_bytes: int = CACHE_BYTES):
+        files = image_files(root)
         results = _Results(Path(root))
-        paths = [path for path in image_files(root) if path.parent not in results]
+        paths = [path for path in files if path.parent not in results]
         if not paths:
             raise FileNotFoundError(f"no pictures in {root}; looked for {', '.join(IMAGE_SUFFIXES)} in it and below it")
         self._keep(paths, cache_bytes)
@@ -127,6 +132,9 @@ class ImageFolder:
         Raises:
             ValueError: one of the two would be empty.
         """
+        require_numbers(held_out=held_out)
+        if not math.isfinite(held_out):
+            raise ValueError(f"held_out must be finite, got {held_out}")
         count = held_out if isinstance(held_out, int) else round(held_out * len(self))
         if not 0 < count < len(self):
             raise ValueError(

@@ -4,6 +4,7 @@ Pixels come out upright, RGB, in [0, 1]. What cannot be read without loss is ref
 """
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.data.decode import decode
 from srbook.files import atomic_path
 from srbook.images import require_images, round_to_8bit
@@ -67,6 +69,7 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """What `read_image` reads, before scaling: (H, W, 3), uint8 or uint16. Raises the same errors."""
+    require_instance("path", path, str | PathLike)
     pixels, alpha, _, _ = decode(Path(path), keep_exif=False)
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         raise ValueError(
@@ -119,8 +122,8 @@ def write_picture(path: str | Path, picture: Picture) -> Path:
     BMP holds neither EXIF data nor a profile; they are left out there. Errors are those of `write_image`, and a
     ValueError for transparency in a format that has none.
     """
-    path = Path(path)
     require_writable(path, picture)
+    path = Path(path)
     name, settings = image_format(path)
     require_images(picture.rgb)
     if len(picture.rgb) != 1:
@@ -147,6 +150,7 @@ def require_writable(path: str | Path, picture: Picture) -> None:
 
 def image_format(path: str | Path) -> tuple[str, dict]:
     """Pillow's name of the format for a path's suffix, and its settings here; a ValueError if we do not write it."""
+    require_instance("path", path, str | PathLike)
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"cannot write {path}: unknown suffix {suffix!r}; use one of {', '.join(FORMATS)}")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.data.cache import ByteCache
 from srbook.data.folder import ImageFolder
 from srbook.data.io import pixels_to_image, read_pixels
@@ -68,20 +69,18 @@ class PairedPatches:
         seed: int = 0,
         degradation: Degradation | None = None,
     ):
-        counts = {"scale": scale, "patch_size": patch_size, "batch_size": batch_size}
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        require_counts(scale=scale, patch_size=patch_size, batch_size=batch_size)
         if patch_size % scale:
             raise ValueError(f"patch_size must be a multiple of scale {scale}, got {patch_size}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        require_integer("seed", seed, 0)
+        require_instance("images", images, ImageFolder | Sequence, "list(batch) makes one of a batch")
         if len(images) == 0:
             raise ValueError("no images to cut patches from")
         if not isinstance(images, ImageFolder):
             images = [_single(image, f"image {i}") for i, image in enumerate(images)]
         self.images, self.scale, self.patch_size, self.batch_size = images, scale, patch_size, batch_size
         self.seed, self.degradation = seed, Bicubic(scale) if degradation is None else degradation
+        require_instance("degradation", self.degradation, Degradation, "such as srbook.degradations.Bicubic(4)")
         if self.degradation.scale != scale:
             raise ValueError(f"the degradation shrinks {self.degradation.scale} times, the patches {scale} times")
         limit = images.cache_bytes if isinstance(images, ImageFolder) else 2 * sum(image.nbytes for image in images)
@@ -162,11 +161,7 @@ class PairedPatches:
 
     def _degrade(self, hr: Tensor, generator: torch.Generator | None) -> Tensor:
         """(3, H, W) to (3, H / scale, W / scale), both uint8."""
-        lr = self.degradation(hr[None].float().div(255), generator)
-        expected = (1, 3, hr.shape[-2] // self.scale, hr.shape[-1] // self.scale)
-        if lr.shape != expected:
-            raise ValueError(f"the degradation must make {expected} of {(1, *hr.shape)}, got {tuple(lr.shape)}")
-        return _to_8bit(lr)[0]
+        return _to_8bit(self.degradation(hr[None].float().div(255), generator))[0]
 
 
 def symmetry(image: Tensor, index: int) -> Tensor:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbook.accel import accelerate, choose_precision
+from srbook.arguments import require_function, require_instance, require_integer, shown
 from srbook.degradations import Bicubic
 from srbook.files import require_tensors
 from srbook.numbers import first_not_finite
@@ -104,6 +105,14 @@ class Trainer:
         progress: bool = True,
         on_log: Callable[[list[Record]], None] | None = None,
     ):
+        require_instance("method", method, nn.Module, "srbook.build(name) makes one")
+        if not all(hasattr(method, name) for name in ("kind", "arguments", "stage", "begin", "turns")):
+            raise TypeError(f"a {type(method).__name__} is not srbook.turns.Trainable, as methods are")
+        require_instance("config", config, TrainingConfig)
+        if not hasattr(batches, "__getitem__"):
+            raise TypeError(f"batches must be data with random access, such as PairedPatches, got {shown(batches)}")
+        if workers is not None:
+            require_integer("workers", workers, 0)
         method.begin(stage or method.stage)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
@@ -298,6 +307,8 @@ class Trainer:
         self, given: Mapping[str, Tensor] | Callable[[Any, int], dict[str, float]] | None, method: Any, seed: int
     ) -> Callable[[Any, int], dict[str, float]] | None:
         if not isinstance(given, Mapping):
+            if given is not None:
+                require_function("validation", given)
             return given
         folder = self.output / VALIDATION if self.output else None
         return Validation(given, Bicubic(method.scale), output=folder, seed=seed) if given else None
