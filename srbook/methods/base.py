@@ -105,8 +105,8 @@ class Method(nn.Module, ABC):
         """Training losses of a batch in the present stage: scalars by name, of which "loss" is the one to minimize.
 
         Args:
-            hr: (N, 3, sH, sW) in [0, 1], the truth.
-            lr: (N, 3, H, W) in [0, 1], its degraded version.
+            hr: (N, 3, sH, sW) in [0, 1], the truth, of the type and on the device of the weights.
+            lr: (N, 3, H, W) in [0, 1], its degraded version, likewise.
             generator: source of all randomness (noise, times); None uses torch's global one.
 
         Raises:

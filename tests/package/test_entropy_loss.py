@@ -251,6 +251,8 @@ def test_wrong_inputs_are_refused():
         entropy_matching_loss(image, image, direction="both")
     with pytest.raises(ValueError, match="eps must be positive, got 0"):
         entropy_matching_loss(image, image, eps=0.0)
-    for patch in (0, 3, 16):
+    with pytest.raises(ValueError, match="patch must be an integer of at least 1, got 0"):
+        entropy_matching_loss(image, image, patch=0)
+    for patch in (3, 16):
         with pytest.raises(ValueError, match=rf"patch must divide the sides of the images, \(8, 8\), got {patch}"):
             entropy_matching_loss(image, image, patch=patch)
