@@ -105,7 +105,7 @@ def elbo_terms(
         )
     times = falling(path, times)
     if times[-1] != 0:
-        raise ValueError(f"times must fall to 0, and be at least two, got {times}; path.times(steps) makes them")
+        raise ValueError(f"times must fall to 0, got {times}; path.times(steps) makes them")
     exact, pinned = x0.double(), anchor.double()
     mean, std = path.marginal(exact, pinned, times[0])
     terms = [gaussian_kl(mean, std, pinned, std)]

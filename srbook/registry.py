@@ -15,7 +15,7 @@ from srbook.degradations import build_degradation
 from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
 from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
-from srbook.methods.base import FORMAT
+from srbook.methods.base import COMPILED, FORMAT
 from srbook.methods.renamed import present_arguments
 from srbook.settings import TrainingConfig
 
@@ -192,6 +192,7 @@ def _read(path: Path) -> Method:
         raise ValueError(f"{path}: no {config.method} can be made of the arguments it names ({error})") from error
     carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
     expected = method.state_dict()
+    tensors = {name.replace(COMPILED, ""): tensor for name, tensor in tensors.items()}  # earlier versions kept that
     require_tensors(tensors, expected, path, f"the method they name ({config.method})")
     method.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
     _load_frozen(method, config.frozen, carried, path)
