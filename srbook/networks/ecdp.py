@@ -92,7 +92,7 @@ class GuidedUNet(nn.Module):
         require_lists_of_counts(multipliers=multipliers, blocks=blocks)
         if not multipliers or len(blocks) != len(multipliers):
             raise ValueError(
-                "a U-Net needs at least one level, and a number of blocks for each, "
+                "a U-Net needs at least one level, and at least one block for each, "
                 f"got multipliers {tuple(multipliers)} and blocks {tuple(blocks)}"
             )
         widths = [width * multiplier for multiplier in multipliers]
