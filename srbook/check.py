@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from srbook.arguments import require_instance, shown
 
 OUTCOMES = Path(__file__).with_name("outcomes")
 
@@ -41,23 +44,35 @@ def check(name: str, value: float, low: float | None = None, high: float | None 
 
     Raises:
         ValueError: the name is not listed, or the bounds differ from the list.
+        TypeError: the value or a bound is not a number.
         AssertionError: the value is outside the bounds, or nan.
     """
+    require_instance("name", name, str)
     path = OUTCOMES / f"{name.partition('.')[0]}.yml"  # only this one, since a chapter depends on its claims
     outcome = read_outcomes(path).get(name) if path.is_file() else None
     if outcome is None:
         raise ValueError(f"no outcome named {name!r} in outcomes/{path.name}; add it there, with its claim and bounds")
-    bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    bounds = (-math.inf if low is None else _number("low", low), math.inf if high is None else _number("high", high))
     if bounds != (outcome.low, outcome.high):
         raise ValueError(
             f"{name}: the cell says {_interval(*bounds)}, outcomes/{path.name} says "
             f"{_interval(outcome.low, outcome.high)}; make them equal"
         )
-    number = float(value)
+    number = _number("value", value)
     found = f"{name}: {number:.4g}"
     if not outcome.low <= number <= outcome.high:  # false for nan too
         raise AssertionError(f"{found} is not {_interval(*bounds)}, so this does not hold here: {outcome.claim}")
     print(f"check {found}, {_interval(*bounds)} as claimed: {outcome.claim}")
+
+
+def _number(name: str, value: Any) -> float:
+    """Whatever `float` takes but text, such as a number of SymPy's."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"{name} must be a number, got {shown(value)}")
 
 
 def outcomes() -> dict[str, Outcome]:

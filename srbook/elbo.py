@@ -10,13 +10,15 @@ With x_0 an image of 8 bits per value, the negative log-likelihood of the model 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from srbook.paths import AnchoredPath, Time, broadcast
-from srbook.samplers import Denoiser, Variance
+from srbook.arguments import require_choice, require_function
+from srbook.images import require_floats
+from srbook.paths import AnchoredPath, Time, broadcast, require_fitting, require_path
+from srbook.random import normal
+from srbook.samplers import Denoiser, Variance, falling
 
 HALF_BIN = 0.5 / 255
 
@@ -27,6 +29,7 @@ def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Ten
     The four arguments are broadcast. For vectors with independent entries, sum the result. A standard deviation that is
     not positive is a ValueError.
     """
+    require_fitting(mean1, "mean1", std1=std1, mean2=mean2, std2=std2)
     if not bool((std1 > 0).all() and (std2 > 0).all()):
         raise ValueError(f"standard deviations must be positive, got down to {std1.min():.4g} and {std2.min():.4g}")
     ratio = std1 / std2
@@ -50,7 +53,7 @@ def noise_weight(path: AnchoredPath, t: Time, s: Time, variance: Variance = "pos
         ValueError: the path has no noise, a time is out of range, or the variance is unknown.
     """
     _require(path, variance)
-    one = torch.ones(torch.broadcast_shapes(torch.as_tensor(t).shape, torch.as_tensor(s).shape), dtype=torch.float64)
+    one = torch.ones(torch.broadcast_shapes(path.level(t).shape, path.level(s).shape), dtype=torch.float64)
     pull, _ = path.posterior(0 * one, one, 0 * one, t, s)  # how far the mean follows the predicted image
     # A noise that is wrong by one moves the predicted image by sigma s_t / a_t.
     moved = pull * path.sigma * path.level(t) / path.signal(t)
@@ -93,21 +96,22 @@ def elbo_terms(
         ValueError: the path has no noise, `x0` has other values, `times` do not fall to 0, or the variance is unknown.
     """
     _require(path, variance)
+    require_function("denoise", denoise)
+    require_floats(x0, "x0")
     if x0.ndim < 2 or not bool(((x0 * 255 - (x0 * 255).round()).abs() < 1e-2).all() and ((x0 >= 0) & (x0 <= 1)).all()):
         raise ValueError(
             f"x0 must be (N, ...) with multiples of 1 / 255 in [0, 1], got {tuple(x0.shape)} from {x0.min():.4g} to "
             f"{x0.max():.4g}; srbook.images.round_to_8bit makes them"
         )
-    times = [float(t) for t in times]
-    if len(times) < 2 or times[-1] != 0 or any(not later > earlier for later, earlier in pairwise(times)):
-        raise ValueError(f"times must fall to 0, and be at least two, got {times}; path.times(steps) makes them")
+    times = falling(path, times)
+    if times[-1] != 0:
+        raise ValueError(f"times must fall to 0, got {times}; path.times(steps) makes them")
     exact, pinned = x0.double(), anchor.double()
     mean, std = path.marginal(exact, pinned, times[0])
     terms = [gaussian_kl(mean, std, pinned, std)]
     for t, s in pairwise(times):
         std = _step_std(path, exact, t, s, "forward" if s == 0 else variance)
-        device = x0.device if generator is None else generator.device
-        noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=device).to(x0.device)
+        noise = normal(x0.shape, x0, generator)
         x_t = path.perturb(x0, anchor, t, noise)
         predicted = denoise(x_t, x_t.new_full((len(x_t),), t)).double()
         if s == 0:
@@ -137,7 +141,7 @@ def _log_bin_mass(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _require(path: AnchoredPath, variance: str) -> None:
+    require_path(path)
     if path.sigma == 0:
         raise ValueError("a path with sigma = 0 has no noise, so its bound is infinite")
-    if variance not in get_args(Variance):
-        raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
+    require_choice("variance", variance, Variance)

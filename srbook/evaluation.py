@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import srbook
+from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.data import ImageFolder
 from srbook.degradations import Bicubic, Degradation
 from srbook.files import atomic_path
@@ -158,6 +159,13 @@ def evaluate(
             the protocol does not measure; names the image where one is the reason.
         FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
+    for argument, value, kind in (("methods", methods, Mapping), ("images", images, ImageFolder | Mapping)):
+        require_instance(argument, value, kind)
+    for name, method in methods.items():
+        require_instance(f"the method {name!r}", method, Method, "srbook.load(name) makes it")
+    require_instance("protocol", protocol, Protocol, "such as srbook.metrics.PROTOCOL_A")
+    require_counts(scale=scale, tile=tile)
+    require_integer("seed", seed, 0)
     chosen = chosen_metrics(metrics)
     if len(images) == 0:
         raise ValueError("no images to evaluate on")

@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from srbook.paths import AnchoredPath, Time, broadcast
+from srbook.arguments import require_integer, require_numbers
+from srbook.images import require_floats
+from srbook.paths import AnchoredPath, Time, broadcast, require_fitting, require_path
+from srbook.random import require_generator
 
 
 def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
@@ -23,11 +26,14 @@ def empirical_posterior(y: Tensor, examples: Tensor, noise: float) -> Tensor:
     Raises:
         ValueError: shapes do not match, or the noise is not positive.
     """
+    require_floats(y, "y")
+    require_floats(examples, "examples")
+    require_numbers(noise=noise)
     if y.ndim != 1 or examples.ndim != 2 or examples.shape[1] != y.shape[0] or len(examples) == 0:
         raise ValueError(
             f"y must have shape (D,) and examples (K, D) with K >= 1, got {tuple(y.shape)}, {tuple(examples.shape)}"
         )
-    if not noise > 0:
+    if not 0 < noise < math.inf:
         raise ValueError(f"noise must be positive, got {noise}")
     distance = (examples - y).square().sum(dim=1)
     return torch.softmax(-distance / (2 * noise**2), dim=0)
@@ -49,6 +55,8 @@ class GaussianMixture:
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor):
+        for name, tensor in {"weights": weights, "means": means, "covariances": covariances}.items():
+            require_floats(tensor, name)
         if means.ndim != 2 or weights.shape != means.shape[:1] or covariances.shape != (*means.shape, means.shape[1]):
             raise ValueError(
                 "weights, means and covariances must have shapes (K,), (K, D) and (K, D, D), got "
@@ -64,6 +72,8 @@ class GaussianMixture:
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw (count, D) clean points; without a `generator`, from torch's global one."""
+        require_integer("count", count, 1)
+        require_generator(generator)
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         roots = torch.linalg.cholesky(self.covariances)
@@ -96,6 +106,8 @@ class GaussianMixture:
 
     def _components(self, path: AnchoredPath, x_t: Tensor, anchor: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """log(weight * density) of each component at x_t (N, K), and inverse covariance times deviation (N, K, D)."""
+        require_path(path)
+        require_fitting(x_t, "x_t", anchor=anchor)
         if x_t.ndim != 2 or x_t.shape[1] != self.means.shape[1]:
             raise ValueError(f"x_t must have shape (N, {self.means.shape[1]}), got {tuple(x_t.shape)}")
         pinned = anchor.to(x_t).expand_as(x_t)[:, None]

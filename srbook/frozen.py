@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srbook.arguments import require_instance
 from srbook.files import load_tensors
 
 
@@ -23,6 +24,7 @@ class Frozen(nn.Module):
 
     def __init__(self, module: nn.Module):
         super().__init__()
+        require_instance("module", module, nn.Module)
         for part in module.modules():
             own = {"recurse": False, "remove_duplicate": False}
             for name, tensor in [*part.named_parameters(**own), *part.named_buffers(**own)]:

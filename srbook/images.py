@@ -6,6 +6,49 @@ An image is a float tensor of shape (N, 3, H, W), RGB, with values in [0, 1].
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_instance, require_integer
+
+
+def require_floats(value: Tensor, name: str) -> Tensor:
+    """Return `value` unchanged if it is a tensor of floats, of any shape and range; otherwise raise a TypeError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a floating point tensor, got {type(value).__name__}; torch.as_tensor makes one"
+        )
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating point tensor, got {value.dtype}; divide 8-bit values by 255")
+    return value
+
+
+def require_planes(image: Tensor, name: str) -> Tensor:
+    """Return `image` unchanged if it is a float tensor (..., H, W) with at least one pixel, of any range.
+
+    Otherwise raise a TypeError or a ValueError.
+    """
+    require_floats(image, name)
+    if image.ndim < 2 or 0 in image.shape[-2:]:
+        raise ValueError(f"{name} must have shape (..., H, W) with at least one pixel, got {tuple(image.shape)}")
+    return image
+
+
+def require_maps(image: Tensor, channels: int, name: str) -> Tensor:
+    """Return `image` unchanged if it is a float tensor (N, channels, H, W) with at least one pixel, of any range.
+
+    Otherwise raise a TypeError or a ValueError. It reads no values, so it costs nothing in a loop.
+    """
+    require_floats(image, name)
+    if image.ndim != 4 or image.shape[1] != channels or 0 in image.shape:
+        raise ValueError(f"{name} must have shape (N, {channels}, H, W), got {tuple(image.shape)}")
+    return image
+
+
+def require_unit_range(image: Tensor, name: str) -> Tensor:
+    """Return `image` unchanged if no value is nan or outside [0, 1] by more than 0.01; otherwise raise a ValueError."""
+    low, high = torch.aminmax(image.detach())
+    if not (low >= -0.01 and high <= 1.01):  # written so that nan fails too
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+    return image
+
 
 def require_images(image: Tensor, name: str = "image") -> Tensor:
     """Return `image` unchanged if it keeps the convention, otherwise say what is wrong and call it `name`.
@@ -14,16 +57,7 @@ def require_images(image: Tensor, name: str = "image") -> Tensor:
         TypeError: not a tensor, or not of floating point type.
         ValueError: wrong number of axes or channels, empty, not finite, or outside [0, 1] by more than 0.01.
     """
-    if not isinstance(image, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of shape (N, 3, H, W), got {type(image).__name__}")
-    if not image.is_floating_point():
-        raise TypeError(f"{name} must hold floats in [0, 1], got {image.dtype}; divide 8-bit values by 255")
-    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise ValueError(f"{name} must have shape (N, 3, H, W), got {tuple(image.shape)}")
-    low, high = torch.aminmax(image.detach())
-    if not (low >= -0.01 and high <= 1.01):  # written so that nan fails too
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
-    return image
+    return require_unit_range(require_maps(image, 3, name), name)
 
 
 def require_one_image(image: Tensor, name: str = "image") -> Tensor:
@@ -35,7 +69,7 @@ def require_one_image(image: Tensor, name: str = "image") -> Tensor:
 
 def clip(image: Tensor) -> Tensor:
     """The image with its values brought into [0, 1]."""
-    return image.clamp(0, 1)
+    return require_floats(image, "image").clamp(0, 1)
 
 
 def round_to_8bit(image: Tensor) -> Tensor:
@@ -46,18 +80,20 @@ def round_to_8bit(image: Tensor) -> Tensor:
     return torch.floor(clip(image) * 255 + 0.5) / 255
 
 
-def require_integer_scale(scale: int) -> None:
-    """Raise a ValueError for a magnification that is not an integer of at least 1."""
-    if not isinstance(scale, int) or scale < 1:
-        raise ValueError(f"scale must be an integer of at least 1, got {scale!r}; for other factors use imresize")
+def require_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    """Raise a ValueError that names both shapes unless they agree, or a TypeError unless both are float tensors."""
+    shapes = [tuple(require_floats(value, name).shape) for value, name in zip((first, second), names, strict=True)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{names[0]} and {names[1]} must have the same shape, got {shapes[0]} and {shapes[1]}")
 
 
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     """Cut rows at the bottom and columns at the right so that both sides are divisible by `scale`, as test sets do.
 
-    `image` is (..., H, W), and the result a view of it. A side shorter than `scale` is a ValueError.
+    `image` is (..., H, W) of any type, and the result a view of it. A side shorter than `scale` is a ValueError.
     """
-    require_integer_scale(scale)
+    require_integer("scale", scale, 1)
+    require_instance("image", image, Tensor)
     height, width = image.shape[-2:]
     if min(height, width) < scale:
         raise ValueError(
@@ -72,5 +108,6 @@ def luma(image: Tensor) -> Tensor:
     This is the "Y channel" on which super-resolution papers measure PSNR and SSIM (MATLAB's `rgb2ycbcr`).
     Implements :eq:`eq-luma`.
     """
+    require_maps(image, 3, "image")
     weights = image.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
     return ((image * weights).sum(dim=1, keepdim=True) + 16) / 255

@@ -1,4 +1,6 @@
-"""Number formats of tensors."""
+"""Number formats of tensors, and numbers that are none."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -7,3 +9,13 @@ from torch import Tensor
 def at_least_single(x: Tensor) -> Tensor:
     """Half precision becomes single; single and double stay. For computations that half precision would spoil."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds an infinity or a NaN, or None."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel():
+            wide = tensor.float() if tensor.itemsize == 1 else tensor  # torch has no minimum of 8 bits
+            if not all(end.isfinite() for end in torch.aminmax(wide)):
+                return name
+    return None

@@ -1,13 +1,15 @@
 """Training objectives: which times of a path a training step draws, and the error of a prediction there."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_choice, require_function, require_integer
 from srbook.parametrizations import Kind, target
-from srbook.paths import AnchoredPath, DiscreteVP, Time, broadcast
+from srbook.paths import AnchoredPath, DiscreteVP, MeanReverting, Stepped, Time, broadcast, require_path
+from srbook.random import require_generator
 
 Distance = Literal["l1", "l2"]
 Spacing = Literal["signal", "power"]
@@ -23,6 +25,9 @@ def draw_steps(
         generator: source of the randomness, drawn where it lives; None uses torch's global one.
         device: of the result.
     """
+    require_path(path, Stepped)
+    require_integer("count", count, 1)
+    require_generator(generator)
     source = generator.device if generator is not None else device
     return torch.randint(1, int(path.end) + 1, (count,), generator=generator, device=source).double().to(device)
 
@@ -45,8 +50,9 @@ def draw_between_steps(
         path, count, generator, device: as in `draw_steps`.
         uniform_in: what is uniform within a step; another word is a ValueError.
     """
-    if uniform_in not in get_args(Spacing):
-        raise ValueError(f"uniform_in must be one of {', '.join(get_args(Spacing))}, got {uniform_in!r}")
+    require_choice("uniform_in", uniform_in, Spacing)
+    require_path(path, DiscreteVP | MeanReverting)
+    require_generator(generator)
     source = generator.device if generator is not None else device
     after = draw_steps(path, count, generator, device)
     share = torch.rand(count, generator=generator, dtype=torch.float64, device=source).to(device)
@@ -104,12 +110,15 @@ def denoising_losses(
     Raises:
         ValueError: unknown distance or kind, or a kind without weights of the score.
     """
-    if distance not in get_args(Distance):
-        raise ValueError(f"distance must be one of {', '.join(get_args(Distance))}, got {distance!r}")
+    require_choice("distance", distance, Distance)
+    require_function("predict", predict)
     if by_score and kind not in ("eps", "hybrid"):
         raise ValueError(f'errors of the score are known for "eps" and "hybrid", got {kind!r}')
     truth = target(path, kind, x0, noise, anchor, t)
     predicted = predict(path.perturb(x0, anchor, t, noise), t)
+    if not isinstance(predicted, Tensor) or predicted.shape != truth.shape:
+        given = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
+        raise ValueError(f"predict must give a tensor of the shape {tuple(truth.shape)} for {kind!r}, got {given}")
     error = predicted.to(truth.dtype) - truth  # the network may compute in bfloat16, the error not
     errors = error.chunk(2, dim=1) if kind == "hybrid" else [error]
     if by_score:

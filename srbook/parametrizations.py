@@ -14,12 +14,14 @@ so none loses digits by going through another kind. An unknown kind is a ValueEr
 path without any.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from srbook.paths import AnchoredPath, Time, broadcast
+from srbook.arguments import require_choice, require_numbers
+from srbook.images import require_floats
+from srbook.paths import AnchoredPath, Time, broadcast, require_fitting, require_path
 
 Kind = Literal["eps", "x0", "v", "score", "residual", "hybrid"]
 
@@ -38,6 +40,7 @@ def target(path: AnchoredPath, kind: Kind, x0: Tensor, noise: Tensor, anchor: Te
         t: times; above 0 for "score".
     """
     _require_kind(path, kind)
+    require_fitting(x0, "x0", noise=noise, anchor=anchor)
     if kind == "eps":
         return noise
     if kind == "x0":
@@ -66,6 +69,7 @@ def to_x0(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor: T
         t: times; the signal must not have vanished for "eps" and "score".
     """
     _require_kind(path, kind)
+    _require_output(kind, output, x_t, anchor)
     if kind == "x0":
         return output
     if kind == "residual":
@@ -88,6 +92,7 @@ def to_noise(path: AnchoredPath, kind: Kind, output: Tensor, x_t: Tensor, anchor
         t: times; above 0 for "x0" and "residual".
     """
     _require_kind(path, kind)
+    _require_output(kind, output, x_t, anchor)
     if path.sigma == 0:
         raise ValueError("a path with sigma = 0 has no noise to predict; read the prediction with to_x0")
     if kind == "eps":
@@ -154,6 +159,7 @@ def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
     Args:
         ratio: r, positive, or a ValueError; towards 0 only the image head counts, towards infinity the noise head.
     """
+    require_numbers(ratio=ratio)
     if not 0 < ratio < float("inf"):
         raise ValueError(f"ratio must be a positive number, got {ratio}; use one head alone with weight 0 or 1")
     image = (path.signal(t) * ratio).square()
@@ -161,7 +167,18 @@ def blend_weight(path: AnchoredPath, t: Time, ratio: float = 1.0) -> Tensor:
 
 
 def _require_kind(path: AnchoredPath, kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    require_path(path)
+    require_choice("kind", kind, Kind)
     if path.sigma == 0 and kind not in ("x0", "residual"):
         raise ValueError(f"a path with sigma = 0 has no noise, so {kind!r} means nothing; predict x0 or residual")
+
+
+def _require_output(kind: str, output: Tensor, x_t: Tensor, anchor: Tensor) -> None:
+    require_fitting(x_t, "x_t", anchor=anchor)
+    if kind != "hybrid":
+        require_fitting(x_t, "x_t", output=output)
+    elif require_floats(output, "output").shape[1] != 2 * x_t.shape[1]:
+        raise ValueError(
+            f"an output of the kind 'hybrid' has twice the channels of x_t, got {tuple(output.shape)} and "
+            f"{tuple(x_t.shape)}"
+        )

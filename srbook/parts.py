@@ -38,6 +38,7 @@ PARTS = (
     Part("torchdiffeq", "torchdiffeq", "adaptive solvers"),
     Part("scipy", "scipy", "pictures with transparency"),
     Part("accelerate", "accelerate", "training", "train"),
+    Part("filelock", "filelock", "training", "train"),
     Part("skimage", "scikit-image", "sample photographs", "samples"),
     Part("sklearn", "scikit-learn", "sample photographs", "samples"),
     Part("torchvision", "torchvision", "LPIPS and ECDP's quality loss", "lpips"),

@@ -12,10 +12,14 @@ chain is a continuous process looked at T times, and has a probability flow.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import UnionType
 
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_instance, require_integer, require_numbers
+from srbook.images import require_floats
 from srbook.schedules import vp_beta, vp_decay
 
 Time = float | Tensor
@@ -37,6 +41,29 @@ def broadcast(value: Tensor, image: Tensor) -> Tensor:
     return value.to(image).reshape(-1, *[1] * (image.ndim - 1))
 
 
+def require_fitting(image: Tensor, name: str, **others: Tensor | float) -> None:
+    """Check that an image and what is computed with it are floats, and that their shapes can be broadcast.
+
+    Otherwise raise a TypeError or a ValueError. It reads no values, so it costs nothing in a loop.
+    """
+    require_floats(image, name)
+    for other, value in others.items():
+        if not isinstance(value, Tensor):
+            require_numbers(**{other: value})
+        elif not value.is_floating_point():
+            require_floats(value, other)
+        elif any(
+            a != b and 1 not in (a, b) for a, b in zip(reversed(image.shape), reversed(value.shape), strict=False)
+        ):
+            raise ValueError(f"{other} does not fit {name}: got {tuple(value.shape)} for {tuple(image.shape)}")
+
+
+def _alike(first: Sequence[int], second: Sequence[int]) -> bool:
+    if first == second or not second:  # at every step of a sampler, so the usual cases come first
+        return True
+    return all(a == b or 1 in (a, b) for a, b in zip(reversed(first), reversed(second), strict=False))
+
+
 class AnchoredPath(ABC):
     """What all paths share. A subclass gives six functions of time, from which everything else follows.
 
@@ -50,6 +77,7 @@ class AnchoredPath(ABC):
     """
 
     def __init__(self, sigma: float, end: float):
+        require_numbers(sigma=sigma)
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
         self.sigma = float(sigma)
@@ -88,14 +116,15 @@ class AnchoredPath(ABC):
 
         `steps` is at least 1, and `last` from 0 to below `end`. The probability flow must stop above 0.
         """
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
+        require_integer("steps", steps, 1)
+        require_numbers(last=last)
         if not 0 <= last < self.end:
             raise ValueError(f"last must be at least 0 and below the end of the path, {self.end}, got {last}")
         return torch.linspace(self.end, last, steps + 1, dtype=torch.float64, device="cpu").tolist()
 
     def normalized(self, x: Tensor, anchor: Tensor) -> Tensor:
         """z = (x - anchor) / sigma, the variable of the published programs; a ValueError where sigma is 0."""
+        require_fitting(x, "x", anchor=anchor)
         if self.sigma == 0:
             raise ValueError("a path with sigma = 0 has no unit to normalize by; give the network x_t itself")
         return (x - anchor) / self.sigma
@@ -108,6 +137,7 @@ class AnchoredPath(ABC):
             anchor: the point that the path fades to, broadcastable to `x0`.
             t: times in [0, end].
         """
+        require_fitting(x0, "x0", anchor=anchor)
         return anchor + broadcast(self.signal(t), x0) * (x0 - anchor), broadcast(self.sigma * self.level(t), x0)
 
     def perturb(self, x0: Tensor, anchor: Tensor, t: Time, noise: Tensor) -> Tensor:
@@ -115,6 +145,7 @@ class AnchoredPath(ABC):
 
         The other arguments are as in `marginal`.
         """
+        require_fitting(x0, "x0", noise=noise)
         mean, std = self.marginal(x0, anchor, t)
         return mean + std * noise
 
@@ -123,6 +154,7 @@ class AnchoredPath(ABC):
 
         The marginal there has the mean anchor + a_T (x_0 - anchor); the part that a sampler cannot know is left out.
         """
+        require_fitting(noise, "noise", anchor=anchor)
         return anchor + broadcast(self.sigma * self.level(self.end), noise) * noise
 
     def posterior(
@@ -144,6 +176,8 @@ class AnchoredPath(ABC):
             t, s: times in (0, end] and in [0, t).
             eta: share of fresh noise, in [0, 1]; beyond, a ValueError.
         """
+        require_fitting(x_t, "x_t", x0=x0, anchor=anchor)
+        require_numbers(eta=eta)
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is deterministic, 1 the posterior")
         t, s = self._moment(t), self._moment(s)
@@ -164,6 +198,7 @@ class AnchoredPath(ABC):
         The derivative of the marginal at fixed noise (Song et al. 2021): :eq:`eq-velocity`. It has no value at t = 0,
         where the level starts like sqrt(t). Arguments are as in `posterior`.
         """
+        require_fitting(x_t, "x_t", x0=x0, anchor=anchor)
         t = self._moment(t)
         if t.device.type == "cpu" and not bool((t > 0).all()):
             raise ValueError(f"the velocity has no value at t = 0, got t = {t.tolist()}; stop at a small positive time")
@@ -174,6 +209,8 @@ class AnchoredPath(ABC):
 
     def _moment(self, t: Time) -> Tensor:
         """`t` as a float64 tensor, checked. Times on a GPU are not: the check would wait for it at every step."""
+        if t is None or isinstance(t, str):
+            raise TypeError(f"a time must be a number or a tensor of shape () or (N,), got {t!r}")
         moment = torch.as_tensor(t, dtype=torch.float64)
         if moment.ndim > 1:
             raise ValueError(f"a time must be a number or a tensor of shape () or (N,), got {tuple(moment.shape)}")
@@ -217,6 +254,7 @@ class ContinuousVP(_Decaying):
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, sigma: float = 1.0):
+        require_numbers(beta_min=beta_min, beta_max=beta_max)
         if not 0 < beta_min <= beta_max < float("inf"):
             raise ValueError(f"need 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
         super().__init__(sigma, 1.0)
@@ -250,17 +288,19 @@ class _Tabled:
         return t.ceil().long().clamp(min=1)  # time 0 belongs to the first step
 
 
-class _Stepped(AnchoredPath):
+class Stepped(AnchoredPath):
     """Paths of T steps: `times` gives whole numbers."""
 
     def times(self, steps: int, last: float = 0.0) -> list[float]:
         """As in every path, rounded to whole numbers: from 1 to T - `last` steps, and a whole `last`."""
-        if last != int(last) or (isinstance(steps, int) and steps > self.end - last):
+        require_integer("steps", steps, 1)
+        require_numbers(last=last)
+        if not float(last).is_integer() or steps > self.end - last:
             raise ValueError(f"this path has {self.end:g} whole steps, got steps={steps} down to time {last:g}")
         return [float(round(t)) for t in super().times(steps, last)]
 
 
-class _SteppedDecay(_Stepped, _Decaying):
+class _SteppedDecay(Stepped, _Decaying):
     """Paths of T steps, given by how much -log a_t grows in each."""
 
     def __init__(self, increments: Tensor, sigma: float):
@@ -307,7 +347,7 @@ class MeanReverting(_SteppedDecay):
         super().__init__(thetas, sigma)
 
 
-class ResidualShift(_Stepped):
+class ResidualShift(Stepped):
     """ResShift's path (Yue et al. 2023), or DeltaDiff's with kappa = 0: a_t = 1 - eta_t, s_t = sqrt(eta_t), and m = 1.
 
     Args:
@@ -347,3 +387,8 @@ def _require_table(table: Tensor, name: str) -> Tensor:
         given = tuple(table.shape) if isinstance(table, Tensor) else type(table).__name__
         raise ValueError(f"{name} must be a tensor of shape (T,) with an entry per step, got {given}")
     return table.detach().to("cpu", torch.float64)
+
+
+def require_path(path: AnchoredPath, kind: type | UnionType = AnchoredPath) -> None:
+    """Raise a TypeError unless `path` is one, and of a kind that has what is asked of it."""
+    require_instance("path", path, kind, "such as srbook.paths.DiscreteVP(srbook.schedules.linear_betas(1000))")

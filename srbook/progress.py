@@ -21,19 +21,29 @@ class Progress:
         unit: what one update is.
         initial: updates done before, in a resumed loop.
         enabled: False shows nothing.
+        delay: seconds before anything is shown, for what is mostly quick.
     """
 
-    def __init__(self, total: int, description: str, *, unit: str = "it", initial: int = 0, enabled: bool = True):
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        *,
+        unit: str = "it",
+        initial: int = 0,
+        enabled: bool = True,
+        delay: float = 0,
+    ):
         self.total, self.description, self.unit = total, description, unit
         self.done = self._initial = initial
         self._lines = enabled and is_static()
         self._bar = None
         self._every = max(1, total // 5)
-        self._started = time.perf_counter()
+        self._started, self._delay = time.perf_counter(), delay
         if enabled and not self._lines:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, dynamic_ncols=True, delay=delay)
 
     def update(self, **figures: str | float) -> None:
         """One more is done; `figures` are shown beside the bar and stay until replaced."""
@@ -45,7 +55,8 @@ class Progress:
         elif self._lines and (self.done % self._every == 0 or self.done == self.total):
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())
             seconds = time.perf_counter() - self._started
-            print(f"{self.description} {self.done}/{self.total} {self.unit}s in {seconds:.0f} s  {shown}".rstrip())
+            if seconds >= self._delay:
+                print(f"{self.description} {self.done}/{self.total} {self.unit}s in {seconds:.0f} s  {shown}".rstrip())
 
     def write(self, line: str) -> None:
         """Print a line without breaking the bar."""

@@ -1,18 +1,21 @@
 """Finding methods by name: presets describe them, `build` makes one, `load` brings one with trained weights."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.degradations import build_degradation
-from srbook.files import load_tensors
+from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
 from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
-from srbook.methods.base import FORMAT
+from srbook.methods.base import COMPILED, FORMAT
 from srbook.methods.renamed import present_arguments
 from srbook.settings import TrainingConfig
 
@@ -66,6 +69,7 @@ def read_preset(name: str) -> Preset:
         FileNotFoundError: no such file.
         ValueError: no such preset (the message lists those that exist), or contents that do not fit together.
     """
+    require_instance("name", name, str | PathLike, f"such as {'sr3-tiny'!r}; srbook.presets() lists them")
     contents = _contents(name)
     try:
         preset = Preset(name=Path(name).stem, **contents)
@@ -75,8 +79,8 @@ def read_preset(name: str) -> Preset:
     return preset
 
 
-def begin_from(method: Method, preset: Preset) -> None:
-    """Give a fresh method the weights that its preset starts from, if it starts from any.
+def begin_from(method: Method, preset: Preset) -> str | None:
+    """Give a fresh method the weights that its preset starts from, and return their checksum, if it starts from any.
 
     All of them must have a place in the method, which may have more weights than that.
 
@@ -84,8 +88,10 @@ def begin_from(method: Method, preset: Preset) -> None:
         FileNotFoundError: the weights are absent; says how to get them.
         ValueError: they are not those of a method, or do not fit.
     """
+    require_instance("method", method, Method)
+    require_instance("preset", preset, Preset, "srbook.registry.read_preset(name) makes it")
     if preset.starts_from is None:
-        return
+        return None
     try:
         origin = load(preset.starts_from)
     except FileNotFoundError as error:
@@ -101,6 +107,7 @@ def begin_from(method: Method, preset: Preset) -> None:
             f"place of their shape in the method, {unfit[0]!r} first"
         )
     method.load_state_dict(weights, strict=False)
+    return checksum(weights)
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -108,6 +115,7 @@ def recipe(name: str) -> dict[str, Any]:
 
     A name without a recipe is a ValueError.
     """
+    require_instance("name", name, str)
     if not (_WEIGHTS / f"{name}.json").is_file():
         raise ValueError(f"no recipe for {name!r}; weights ship for {', '.join(trained())}")
     return json.loads((_WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -124,6 +132,7 @@ def build(preset: str, **overrides: Any) -> Method:
     Raises:
         ValueError: unknown preset or argument.
     """
+    require_instance("preset", preset, str | PathLike, f"such as {'sr3-tiny'!r}; srbook.presets() lists them")
     description = read_preset(preset)
     method = _construct(description.method, _merge(description.arguments, overrides))
     missing = [name for name, part in method.named_modules() if isinstance(part, Frozen) and part.missing]
@@ -142,6 +151,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
         FileNotFoundError: neither such a file nor shipped weights of that name.
         ValueError: the file is damaged, or does not hold a method.
     """
+    require_instance("checkpoint_or_name", checkpoint_or_name, str | PathLike, "the name or file of a method")
     name = str(checkpoint_or_name)
     if name == "bicubic":
         return build(name).eval()
@@ -168,27 +178,58 @@ def _read(path: Path) -> Method:
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
             "Method.save or a training run wrote (weights.safetensors)."
         )
-    config = json.loads(metadata["config"])
-    with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
-        method = _construct(config["method"], present_arguments(config["method"], config["arguments"]))
-        if "stage" in config:  # files of the first versions have none
-            method.begin(config["stage"])
-    carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
+    config = parse_metadata(_Config, metadata["config"], path)
+    _require_known(config.method, f"{path}: ")
     try:
-        method.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the weights do not fit the method they name ({error})") from error
-    for name, wanted in config.get("frozen", {}).items():
-        part, prefix = method.get_submodule(name), f"frozen/{name}/"
-        if own := {key.removeprefix(prefix): tensor for key, tensor in carried.items() if key.startswith(prefix)}:
-            part.load(own)
-        elif part.hash != wanted:
+        arguments = present_arguments(config.method, config.arguments)
+        with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
+            method = _construct(config.method, arguments)
+            if config.stage is not None:
+                method.begin(config.stage)
+    except FileNotFoundError:
+        raise  # a frozen part is not on this machine
+    except Exception as error:  # whatever a constructor does with the arguments of a foreign file
+        raise ValueError(f"{path}: no {config.method} can be made of the arguments it names ({error})") from error
+    carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
+    expected = method.state_dict()
+    tensors = {name.replace(COMPILED, ""): tensor for name, tensor in tensors.items()}  # earlier versions kept that
+    require_tensors(tensors, expected, path, f"the method they name ({config.method})")
+    method.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
+    _load_frozen(method, config.frozen, carried, path)
+    return method.eval()
+
+
+class _Config(BaseModel):
+    """What a method's file says of it. Files of the first versions have no stage."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    method: str
+    arguments: dict[str, Any]
+    stage: str | None = None
+    frozen: dict[str, str] = Field(default_factory=dict)
+
+
+def _load_frozen(method: Method, hashes: dict[str, str], carried: dict[str, Tensor], path: Path) -> None:
+    """Give the frozen parts their carried tensors, or check that those of this machine are the same."""
+    parts = {name: part for name, part in method.named_modules() if isinstance(part, Frozen)}
+    if foreign := hashes.keys() - parts.keys():
+        raise ValueError(f"{path} names the frozen part {min(foreign)!r}, which {method.kind} does not have")
+    for name, part in parts.items():
+        prefix = f"frozen/{name}/"
+        if own := {key: carried.pop(key) for key in list(carried) if key.startswith(prefix)}:
+            try:
+                part.load({key.removeprefix(prefix): tensor for key, tensor in own.items()})
+            except ValueError as error:
+                raise ValueError(f"{path}: {name}: {error}") from error
+        elif part.missing or part.hash != hashes.get(name, part.hash):
             has = f"another one is there ({part.hash})" if part.hash else "it is missing"
             raise FileNotFoundError(
-                f"{path} needs the frozen part {name!r} with the hash {wanted}, and {has}. Install it, or have the "
-                "file written again with Method.save(path, carry=True)."
+                f"{path} needs the frozen part {name!r} with the hash {hashes.get(name)}, and {has}. Install it, or "
+                "have the file written again with Method.save(path, carry=True)."
             )
-    return method.eval()
+    if carried:
+        raise ValueError(f"{path} holds {min(carried)!r}, which belongs to no frozen part of {method.kind}")
 
 
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
@@ -245,9 +286,9 @@ def _require_consistent(preset: Preset) -> None:
         raise ValueError(f"starts_from must be another preset or a .safetensors file, got {origin!r}")
 
 
-def _require_known(kind: str) -> None:
+def _require_known(kind: str, where: str = "") -> None:
     if kind not in METHODS:
-        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+        raise ValueError(f"{where}unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,17 @@ last time, and raise a ValueError if the times do not fall, leave the path, or a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from srbook.paths import AnchoredPath, broadcast
-from srbook.random import normal
+from srbook.arguments import require_choice, require_function, require_iterable, require_numbers
+from srbook.paths import AnchoredPath, broadcast, require_fitting, require_path
+from srbook.random import normal, require_generator
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["euler", "heun", "rk4", "dopri5"]
@@ -76,8 +77,9 @@ def ancestral(
     Raises:
         ValueError: `times` or `eta` is out of range, or `variance` is unknown or does not go with `eta`.
     """
-    if variance not in get_args(Variance):
-        raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
+    _require(path, denoise, x, anchor, generator)
+    require_choice("variance", variance, Variance)
+    require_numbers(eta=eta)
     if variance == "forward" and eta != 1:
         raise ValueError(f'variance="forward" needs eta = 1, got eta = {eta}; the variance "posterior" takes any eta')
 
@@ -143,18 +145,19 @@ def probability_flow(
         ValueError: `times` are out of range or reach 0; the solver is unknown, or is not "dopri5" although `adjoint` is
             given; or a tolerance is not positive or cannot be met.
     """
-    if solver not in get_args(Solver):
-        raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
+    _require(path, denoise, x, anchor)
+    require_choice("solver", solver, Solver)
     if adjoint is not None and solver != "dopri5":
         raise ValueError(f'gradients by the adjoint method need solver="dopri5", got {solver!r}')
-    if len(times) > 0 and not times[-1] > 0:
+    times = falling(path, times)
+    if not times[-1] > 0:
         raise ValueError(f"the probability flow must stop at a time above 0, got {times[-1]}; try path.end / 1000")
 
     def slope(x: Tensor, t: float) -> Tensor:
         return path.velocity(x, _call(denoise, x, t), anchor, t)
 
     if solver == "dopri5":
-        return _dormand_prince(slope, x, _falling(path, times), rtol, atol, keep, adjoint)
+        return _dormand_prince(slope, x, times, rtol, atol, keep, adjoint)
 
     def step(x: Tensor, t: float, s: float) -> Tensor:
         h = s - t
@@ -196,6 +199,8 @@ def reverse_sde(
     Raises:
         ValueError: `times`, `eta`, or sigma is out of range.
     """
+    _require(path, denoise, x, anchor, generator)
+    require_numbers(eta=eta)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is the probability flow, 1 the reverse process")
     if path.sigma == 0:
@@ -231,7 +236,7 @@ def _walk(
     keep: bool,
     evaluations: int,
 ) -> SampleResult:
-    times = _falling(path, times)
+    times = falling(path, times)
     trajectory = [x] if keep else []
     for t, s in pairwise(times):
         x = step(x, t, s)
@@ -249,7 +254,8 @@ def _dormand_prince(
     keep: bool,
     adjoint: Sequence[Tensor] | None,
 ) -> SampleResult:
-    if not (rtol > 0 and atol > 0):
+    require_numbers(rtol=rtol, atol=atol)
+    if not (0 < rtol < math.inf and 0 < atol < math.inf):
         raise ValueError(f"rtol and atol must be positive, got rtol={rtol} and atol={atol}")
     from torchdiffeq import odeint, odeint_adjoint
 
@@ -299,7 +305,12 @@ def _dormand_prince(
     return SampleResult(states[-1], list(states) if keep else [], times if keep else [], evaluations)
 
 
-def _falling(path: AnchoredPath, times: Sequence[float]) -> list[float]:
+def falling(path: AnchoredPath, times: Iterable[float]) -> list[float]:
+    """The times of a sampler as numbers; a ValueError or TypeError if they do not fall, or leave the path."""
+    require_iterable("times", list(times) if isinstance(times, Tensor) else times, "numbers")
+    times = list(times)
+    for t in times:
+        require_numbers(**{"a time": t})
     times = [float(t) for t in times]
     if len(times) < 2 or any(not later > earlier for later, earlier in pairwise(times)):
         raise ValueError(f"times must fall, and be at least two, got {times}; path.times(steps) makes them")
@@ -309,4 +320,21 @@ def _falling(path: AnchoredPath, times: Sequence[float]) -> list[float]:
 
 
 def _call(denoise: Denoiser, x: Tensor, t: float) -> Tensor:
-    return denoise(x, x.new_full((len(x),), t))
+    x0 = denoise(x, x.new_full((len(x),), t))
+    if not isinstance(x0, Tensor) or not (x0.shape == x.shape or _fits(x0.shape, x.shape)):
+        given = tuple(x0.shape) if isinstance(x0, Tensor) else type(x0).__name__
+        raise ValueError(f"denoise must give a tensor shaped like x, {tuple(x.shape)}, got {given}")
+    return x0
+
+
+def _fits(shape: Sequence[int], onto: Sequence[int]) -> bool:
+    return len(shape) <= len(onto) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(onto), strict=False))
+
+
+def _require(
+    path: AnchoredPath, denoise: Denoiser, x: Tensor, anchor: Tensor, generator: torch.Generator | None = None
+) -> None:
+    require_path(path)
+    require_function("denoise", denoise)
+    require_fitting(x, "x", anchor=anchor)
+    require_generator(generator)

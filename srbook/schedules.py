@@ -5,10 +5,12 @@ of a table that is out of its range is a ValueError.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from srbook.arguments import require_choice, require_integer, require_numbers
 
 ThetaShape = Literal["cosine", "linear", "constant"]
 
@@ -22,10 +24,12 @@ def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     Args:
         steps: T, at least 1.
         start: beta_1.
-        end: beta_T; both lie strictly between 0 and 1.
+        end: beta_T, at least beta_1; both lie strictly between 0 and 1.
     """
-    _require_steps(steps, 1)
+    require_integer("steps", steps, 1)
     _require_open_unit(start=start, end=end)
+    if start > end:
+        raise ValueError(f"start must be at most end, since noise is added ever faster, got {start} and {end}")
     return torch.linspace(start, end, steps, dtype=torch.float64, device="cpu")
 
 
@@ -40,8 +44,9 @@ def cosine_betas(steps: int, s: float = 0.008, max_beta: float = 0.999) -> Tenso
         s: offset that keeps the first betas from vanishing, not negative.
         max_beta: cap, strictly between 0 and 1. It acts on beta_T only, which would be 1.
     """
-    _require_steps(steps, 1)
+    require_integer("steps", steps, 1)
     _require_open_unit(max_beta=max_beta)
+    require_numbers(s=s)
     if not 0 <= s < math.inf:
         raise ValueError(f"s must not be negative, got {s}; the usual value is 0.008")
     u = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
@@ -65,8 +70,10 @@ def resshift_sqrt_etas(
         min_noise_level: standard deviation of the noise at t = 1, positive.
         sqrt_eta_end: sqrt(eta_T), above sqrt(eta_1), at most 1.
     """
-    _require_steps(steps, 2)
-    for name, value in {"power": power, "kappa": kappa, "min_noise_level": min_noise_level}.items():
+    require_integer("steps", steps, 2)
+    numbers = {"power": power, "kappa": kappa, "min_noise_level": min_noise_level}
+    require_numbers(**numbers, sqrt_eta_end=sqrt_eta_end)
+    for name, value in numbers.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, got {value}")
     first = min(min_noise_level / kappa, min_noise_level)
@@ -90,8 +97,9 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
         shape: "cosine", "linear", or "constant".
         end: signal left at time T, strictly between 0 and 1.
     """
-    _require_steps(steps, 1)
+    require_integer("steps", steps, 1)
     _require_open_unit(end=end)
+    require_choice("shape", shape, ThetaShape)
     if shape == "cosine":
         u = torch.arange(2, steps + 2, dtype=torch.float64, device="cpu") / (steps + 2)
         angle = (torch.cat([u.new_zeros(1), u]) + 0.008) / 1.008 * (math.pi / 2)
@@ -99,10 +107,8 @@ def mean_reverting_thetas(steps: int, shape: ThetaShape = "cosine", end: float =
         theta = 1 - squared[1:] / squared[0]
     elif shape == "linear":  # DDPM's range; the factor that adapts it to T goes out with dt
         theta = torch.linspace(1e-4, 0.02, steps + 1, dtype=torch.float64, device="cpu")[1:]
-    elif shape == "constant":
-        theta = torch.ones(steps, dtype=torch.float64, device="cpu")
     else:
-        raise ValueError(f"shape must be one of {', '.join(get_args(ThetaShape))}, got {shape!r}")
+        theta = torch.ones(steps, dtype=torch.float64, device="cpu")
     return theta * (-math.log(end) / theta.sum())
 
 
@@ -122,12 +128,8 @@ def vp_decay(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor
     return 0.5 * (beta_min + 0.5 * (beta_max - beta_min) * t) * t
 
 
-def _require_steps(steps: int, least: int) -> None:
-    if not isinstance(steps, int) or steps < least:
-        raise ValueError(f"steps must be an integer of at least {least}, got {steps!r}")
-
-
 def _require_open_unit(**values: float) -> None:
+    require_numbers(**values)
     for name, value in values.items():
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")

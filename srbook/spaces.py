@@ -1,12 +1,14 @@
 """Where the path of a method lives: in pixels, or in the latent of a codec."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.images import clip
 
 
+@runtime_checkable
 class Space(Protocol):
     """A space that images are brought into and back from.
 
@@ -37,6 +39,7 @@ class Pixels:
         return clip(x)
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What `Latent` asks of an autoencoder, such as a VQ-GAN."""
 
@@ -54,6 +57,7 @@ class Latent:
     """The latent of a codec, the module inside of a `srbook.frozen.Frozen` part that the method keeps."""
 
     def __init__(self, codec: Codec):
+        require_instance("codec", codec, Codec, "a module with encode, decode, channels, and factor")
         self.codec = codec
         self.channels, self.factor = codec.channels, codec.factor
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.images import clip, require_images
 from srbook.methods.base import Method
 from srbook.progress import Progress
@@ -105,11 +106,12 @@ def upscale_blocks(
     `upscale_tiled`.
     """
     require_images(image)
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    require_instance("method", method, Method, "srbook.load(name) makes one")
+    require_counts(tile=tile)
     if overlap is None:
         overlap = default_overlap(tile)
-    if not 0 <= 3 * overlap < tile:
+    require_integer("overlap", overlap, 0)
+    if 3 * overlap >= tile:
         raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
     return _blocks(method, image, tile, overlap, steps, generator, progress)
 

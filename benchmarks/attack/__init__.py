@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 import srbook
 
 HOUSE = Path(srbook.__file__).parent
@@ -38,11 +40,16 @@ class Attempt:
 
 
 def refusal(call: Callable[[], Any]) -> Verdict:
-    """The verdict on a call that must be refused: clear if our own code raised an error for wrong input."""
+    """The verdict on a call that must be refused: clear if our own code raised an error for wrong input.
+
+    An error that Python or torch raises in a line of ours is not ours; pydantic's are about a field that we described.
+    """
     try:
         call()
+    except ValidationError:
+        return "clear"
     except Exception as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        clear = isinstance(error, REFUSALS) and raised_in.is_relative_to(HOUSE) and str(error)
-        return "clear" if clear else "unclear"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        ours = Path(last.filename).is_relative_to(HOUSE) and (last.line or "").startswith("raise ")
+        return "clear" if isinstance(error, REFUSALS) and ours and str(error) else "unclear"
     return "silent"

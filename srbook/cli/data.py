@@ -1,5 +1,6 @@
 """`srbook data`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,23 +39,32 @@ def data(ctx: typer.Context) -> None:
 
 
 @app.command()
-def verify(name: Annotated[str, typer.Argument(help="A set of srbook data.", show_default=False)]) -> None:
-    """Compare a set with what it should be: how many images, and their pixels where known.
+def verify(
+    name: Annotated[str, typer.Argument(help="A folder, or a set of srbook data.", show_default=False)],
+) -> None:
+    """Read every picture of a folder, or compare a set with what it should be.
 
-    The exit status is 1 if they differ.
+    Of a set, the number of images is compared, and their pixels where known. The exit status is 1 if something differs
+    or a picture cannot be read.
 
     \b
-    Example:
+    Examples:
+        srbook data verify photos/
         srbook data verify Set5
     """
     from srbook.data import catalog
 
-    report = catalog.verify(name)
-    typer.echo(f"{report.name}: {report.count} of {report.expected} images, {report.hashed} compared by their pixels")
+    folder = Path(name).is_dir()
+    report = catalog.verify_folder(name) if folder else catalog.verify(name)
+    compared = "read" if folder else f"{report.hashed} compared by their pixels"
+    typer.echo(f"{report.name}: {report.count} of {report.expected} images, {compared}")
     for problem in report.problems:
         typer.echo(f"  {problem}", err=True)
     if report.problems:
         raise typer.Exit(1)
+    if folder:
+        typer.echo("  all readable")
+        return
     known = "all as it should be" if report.hashed else "all readable; srbook does not know the pixels of this set"
     typer.echo(f"  {known}")
 

@@ -62,14 +62,21 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
+def _problem(details: Any) -> str:
+    """One of pydantic's problems: of a field, with its value, or of the whole, in our own words."""
+    if not details["loc"]:
+        return details["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, details['loc']))}: {details['msg']}, got {details['input']!r}"
+
+
 def explain(error: Exception) -> str:
     """An error as one line: our own messages as they are, those of the operating system and of pydantic rewritten."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
-        problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}, got {p['input']!r}" for p in error.errors())
-        return "; ".join(problems)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; free some space and run again (nothing half-written was kept)"
+        return "; ".join(map(_problem, error.errors()))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}; free some space and run again (nothing half-written was kept)"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if _out_of_memory(error):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.convert.ecdp import ECDP
 from srbook.convert.rrdb import RRDB
 from srbook.convert.sr3 import DDPM, SR3
@@ -37,7 +38,8 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     Raises:
         ValueError: an unknown family, or names that are missing or unexpected.
     """
-    if family not in _FAMILIES:
+    require_instance("state", state, Mapping, "the tensors by name, such as torch.load(file)")
+    if not isinstance(family, str) or family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; choose from {', '.join(sorted(_FAMILIES))}")
     released = _FAMILIES[family]
     inner = [name for name in state if name.startswith(released.prefix)]

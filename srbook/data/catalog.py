@@ -6,13 +6,16 @@ Nothing is downloaded. A set is looked for below the folder named by `SRBOOK_DAT
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from srbook.arguments import require_instance
 from srbook.data.folder import ImageFolder, image_files
 from srbook.data.io import read_pixels
+from srbook.progress import Progress
 
 # Hashes of the decoded pixels (see `pixel_hash`), so that a copy with other names or another compression still counts.
 _SET5 = {
@@ -271,11 +274,9 @@ def verify(name: str, root: str | Path | None = None) -> Report:
     known = _named(name)
     paths = _require(known, root)
     problems, hashed = [], []
-    for path in paths:
-        try:
-            pixels = read_pixels(path)
-        except ValueError as error:
-            problems.append(str(error))
+    for path, pixels in _decoded(paths):
+        if isinstance(pixels, Exception):
+            problems.append(str(pixels))
         else:
             hashed.append((path, pixel_hash(pixels) if known.hashes else ""))
     if len(paths) != known.count:
@@ -285,12 +286,31 @@ def verify(name: str, root: str | Path | None = None) -> Report:
     return Report(known.name, len(paths), known.count, len(hashed) if known.hashes else 0, tuple(problems))
 
 
+def verify_folder(folder: str | Path) -> Report:
+    """Decode every picture that `ImageFolder` finds in a folder; raises its errors."""
+    paths = ImageFolder(folder).paths
+    problems = tuple(str(pixels) for _, pixels in _decoded(paths) if isinstance(pixels, Exception))
+    return Report(str(folder), len(paths), len(paths), 0, problems)
+
+
+def _decoded(paths: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray | Exception]]:
+    """The pixels of each file, or why there are none."""
+    with Progress(len(paths), "verify", unit="picture", delay=1) as bar:
+        for path in paths:
+            try:
+                yield path, read_pixels(path)
+            except (ValueError, OSError) as error:
+                yield path, error
+            bar.update()
+
+
 def pixel_hash(pixels: np.ndarray) -> str:
     """SHA-256 of "(height, width)" and the decoded RGB bytes: the same for every lossless way to store an image."""
     return hashlib.sha256(repr(pixels.shape[:2]).encode() + pixels.tobytes()).hexdigest()
 
 
 def _named(name: str) -> ImageSet:
+    require_instance("name", name, str)
     for each in _SETS:
         if each.name.lower() == name.lower():
             return each

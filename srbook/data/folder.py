@@ -1,16 +1,22 @@
 """A folder of photographs as a sequence of images."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from srbook.arguments import require_instance, require_numbers
 from srbook.data.cache import ByteCache
+from srbook.data.decode import stored_size
 from srbook.data.io import IMAGE_SUFFIXES, pixels_to_image, read_pixels
 from srbook.data.search import find_images
 from srbook.names import told_apart
+from srbook.progress import Progress
 
 CACHE_BYTES = 1 << 30
 
@@ -22,6 +28,7 @@ def image_files(root: str | Path) -> list[Path]:
 
     Raises FileNotFoundError without such a folder, and NotADirectoryError for a file.
     """
+    require_instance("root", root, str | PathLike, "the path of a folder")
     root = Path(root)
     if root.is_file():
         raise NotADirectoryError(f"{root} is a file; give the folder it is in")
@@ -33,11 +40,26 @@ def image_files(root: str | Path) -> list[Path]:
     return found.files
 
 
+class _Results:
+    """The folders below a root in which a training keeps its validation pictures, and those inside."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._known = {root: False}
+
+    def __contains__(self, folder: Path) -> bool:
+        if folder not in self._known:
+            own = folder.name == "validation" and (folder.parent / "log.jsonl").is_file()
+            self._known[folder] = own or folder.parent in self
+        return self._known[folder]
+
+
 class ImageFolder:
     """The pictures of a folder tree, decoded when asked for: `folder[i]` is (3, H, W) in [0, 1].
 
     Args:
-        root: the folder; PNG, JPEG, WebP, BMP, and TIFF files in it and below it are taken, sorted by path.
+        root: the folder; PNG, JPEG, WebP, BMP, and TIFF files in it and below it are taken, sorted by path, except
+            what a training wrote: pictures in a folder `validation` that lies below `root` beside a `log.jsonl`.
         cache_bytes: bound of the memory for decoded pixels, of 3 bytes each for 8-bit files.
 
     Attributes:
@@ -48,7 +70,9 @@ class ImageFolder:
     """
 
     def __init__(self, root: str | Path, *, cache_bytes: int = CACHE_BYTES):
-        paths = image_files(root)
+        files = image_files(root)
+        results = _Results(Path(root))
+        paths = [path for path in files if path.parent not in results]
         if not paths:
             raise FileNotFoundError(f"no pictures in {root}; looked for {', '.join(IMAGE_SUFFIXES)} in it and below it")
         self._keep(paths, cache_bytes)
@@ -75,6 +99,26 @@ class ImageFolder:
         path = self.paths[index]
         return pixels_to_image(self._cache.get(index % len(self), lambda: read_pixels(path)))
 
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each file by its header, before EXIF orientation, which may swap them.
+
+        Files that are not pictures are a ValueError, which counts them.
+        """
+        sizes, problems = [], []
+        many = len(self) > 100
+        with Progress(len(self), "look at the pictures", unit="picture", enabled=many, delay=1) as bar:
+            for path in self.paths:
+                try:
+                    sizes.append(stored_size(path))
+                except ValueError as error:
+                    problems.append(error)
+                bar.update()
+        if not problems:
+            return sizes
+        more = f"{len(problems)} of {len(self)} pictures cannot be read, first of all: " if len(problems) > 1 else ""
+        raise ValueError(f"{more}{problems[0]} (srbook data verify FOLDER names all damaged ones)") from problems[0]
+
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """The name (`names`) and the image as (1, 3, H, W), of each file in order."""
         return ((name, self[index].unsqueeze(0)) for index, name in enumerate(self.names))
@@ -94,6 +138,9 @@ class ImageFolder:
         Raises:
             ValueError: one of the two would be empty.
         """
+        require_numbers(held_out=held_out)
+        if not math.isfinite(held_out):
+            raise ValueError(f"held_out must be finite, got {held_out}")
         count = held_out if isinstance(held_out, int) else round(held_out * len(self))
         if not 0 < count < len(self):
             raise ValueError(

@@ -6,6 +6,7 @@ Pixels come out upright, RGB, in [0, 1]. What cannot be read without loss is ref
 import os
 import struct
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.data.decode import decode, upright_size
 from srbook.data.formats.exif import add_to_tiff, exif_for_size
 from srbook.files import atomic_path
@@ -91,6 +93,7 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """What `read_image` reads, before scaling: (H, W, 3), uint8 or uint16. Raises the same errors."""
+    require_instance("path", path, str | PathLike)
     decoded = decode(Path(path))
     pixels, alpha = decoded.pixels, decoded.alpha
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
@@ -271,6 +274,7 @@ def _require_place(path: Path) -> None:
 
 def image_format(path: str | Path) -> tuple[str, dict]:
     """Pillow's name of the format for a path's suffix, and its settings here; a ValueError if we do not write it."""
+    require_instance("path", path, str | PathLike)
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"cannot write {path}: unknown suffix {suffix!r}; use one of {', '.join(FORMATS)}")

@@ -1,5 +1,7 @@
 """Training batches: aligned pairs of patches, each batch a pure function of the seed and its number."""
 
+import warnings
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.data.cache import ByteCache
-from srbook.data.decode import stored_size
 from srbook.data.folder import ImageFolder
 from srbook.data.io import pixels_to_image, read_pixels
 from srbook.degradations import Bicubic, Degradation
@@ -41,14 +43,19 @@ class PairedPatches:
 
     Args:
         images: a folder, or a list of (3, H, W) or (1, 3, H, W) images in [0, 1]. What sticks out beyond a multiple of
-            the scale is cut off.
+            the scale is cut off. The headers of all files are read; images smaller than a patch are left out with a
+            warning.
         patch_size: side of the high-resolution patches, a multiple of `scale`.
         batch_size: patches per batch.
         seed: a whole number of at least 0.
         degradation: of this scale; None is MATLAB's bicubic.
 
+    Attributes:
+        fingerprint: tells these data from others: how many images, and a checksum of the files' names and sizes (or of
+            the given images) and the degradation.
+
     Raises:
-        ValueError: an argument out of range, or an image smaller than a patch; names it.
+        ValueError: an argument out of range, files that are not pictures, or no image as large as a patch.
         FileNotFoundError: a file of the folder is gone.
     """
 
@@ -62,25 +69,31 @@ class PairedPatches:
         seed: int = 0,
         degradation: Degradation | None = None,
     ):
-        counts = {"scale": scale, "patch_size": patch_size, "batch_size": batch_size}
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        require_counts(scale=scale, patch_size=patch_size, batch_size=batch_size)
         if patch_size % scale:
             raise ValueError(f"patch_size must be a multiple of scale {scale}, got {patch_size}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        require_integer("seed", seed, 0)
+        require_instance("images", images, ImageFolder | Sequence, "list(batch) makes one of a batch")
         if len(images) == 0:
             raise ValueError("no images to cut patches from")
         if not isinstance(images, ImageFolder):
             images = [_single(image, f"image {i}") for i, image in enumerate(images)]
         self.images, self.scale, self.patch_size, self.batch_size = images, scale, patch_size, batch_size
         self.seed, self.degradation = seed, Bicubic(scale) if degradation is None else degradation
+        require_instance("degradation", self.degradation, Degradation, "such as srbook.degradations.Bicubic(4)")
         if self.degradation.scale != scale:
             raise ValueError(f"the degradation shrinks {self.degradation.scale} times, the patches {scale} times")
         limit = images.cache_bytes if isinstance(images, ImageFolder) else 2 * sum(image.nbytes for image in images)
         self._cache: ByteCache[tuple[Tensor, ...]] = ByteCache(limit, size=_nbytes)
-        self._ends = np.cumsum([self._positions(i) for i in range(len(images))])
+        self._ends = np.cumsum(self._positions())
+
+    @property
+    def fingerprint(self) -> str:
+        if isinstance(self.images, ImageFolder):
+            about = repr([(path.name, path.stat().st_size) for path in self.images.paths]).encode()
+        else:
+            about = b"".join(repr(tuple(image.shape)).encode() + image.numpy().tobytes() for image in self.images)
+        return f"{len(self.images)} images {zlib.crc32(repr(self.degradation).encode(), zlib.crc32(about)):08x}"
 
     def __getitem__(self, index: int) -> Pair:
         """Batch `index`: hr (batch_size, 3, patch_size, patch_size), and lr `scale` times smaller, float32 in [0, 1].
@@ -110,19 +123,23 @@ class PairedPatches:
             hr[i] = symmetry(whole_hr[:, top : top + size, left : left + size], turn)
         return hr.float().div_(255), lr.float().div_(255)
 
-    def _positions(self, index: int) -> int:
-        """How many positions a patch can take in an image; a turned picture has as many."""
-        if isinstance(self.images, ImageFolder):
-            name, (height, width) = str(self.images.paths[index]), stored_size(self.images.paths[index])
-        else:
-            name, (height, width) = f"image {index}", self.images[index].shape[-2:]
-        if min(height, width) < self.patch_size:
-            raise ValueError(
-                f"{name} is {height} x {width} pixels, smaller than a patch of {self.patch_size}; "
-                "leave it out, or use a smaller patch_size"
-            )
-        small = self.patch_size // self.scale
-        return (height // self.scale - small + 1) * (width // self.scale - small + 1)
+    def _positions(self) -> list[int]:
+        """How many positions a patch can take in each image, where a turned picture has as many: none in small ones."""
+        files = isinstance(self.images, ImageFolder)
+        sizes = self.images.sizes if files else [tuple(image.shape[-2:]) for image in self.images]
+        small = [index for index, size in enumerate(sizes) if min(size) < self.patch_size]
+        if small:
+            height, width = sizes[small[0]]
+            name = self.images.paths[small[0]] if files else f"image {small[0]}"
+            count = f"{len(small)} of {len(sizes)} images {'are' if len(small) > 1 else 'is'}"
+            text = f"{count} smaller than a patch of {self.patch_size} ({name}: {height} x {width} pixels"
+            advice = "a smaller patch_size (--patch-size) takes more"
+            if len(small) == len(sizes):
+                raise ValueError(f"{text}{', the first' * (len(small) > 1)}), so none is left; {advice}")
+            warnings.warn(f"{text}{', the first' * (len(small) > 1)}) and left out; {advice}", stacklevel=3)
+        side = self.patch_size // self.scale
+        rows_and_columns = [[max(0, length // self.scale - side + 1) for length in size] for size in sizes]
+        return [rows * columns for rows, columns in rows_and_columns]
 
     def _kept(self, index: int) -> tuple[Tensor, ...]:
         """What memory holds of an image: (3, H, W) uint8, and its low-resolution version where that is always one."""
@@ -144,11 +161,7 @@ class PairedPatches:
 
     def _degrade(self, hr: Tensor, generator: torch.Generator | None) -> Tensor:
         """(3, H, W) to (3, H / scale, W / scale), both uint8."""
-        lr = self.degradation(hr[None].float().div(255), generator)
-        expected = (1, 3, hr.shape[-2] // self.scale, hr.shape[-1] // self.scale)
-        if lr.shape != expected:
-            raise ValueError(f"the degradation must make {expected} of {(1, *hr.shape)}, got {tuple(lr.shape)}")
-        return _to_8bit(lr)[0]
+        return _to_8bit(self.degradation(hr[None].float().div(255), generator))[0]
 
 
 def symmetry(image: Tensor, index: int) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.data.folder import ImageFolder
 from srbook.data.io import read_image
 from srbook.parts import missing
@@ -141,6 +142,7 @@ def sample(name: str) -> Tensor:
 
     Raises ModuleNotFoundError where the package that carries it is not installed.
     """
+    require_instance("name", name, str)
     known = samples()
     if name not in known:
         raise ValueError(f"no sample photograph {name!r}; there are {', '.join(known)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_numbers
 from srbook.degradations.base import Degradation
 from srbook.degradations.resize import bicubic_downsample, shrink
 from srbook.images import round_to_8bit
@@ -44,6 +45,7 @@ class Noisy(Degradation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_numbers(std=self.std)
         if not 0 <= self.std < math.inf:
             raise ValueError(f"std must be a number of at least 0, got {self.std!r}")
 

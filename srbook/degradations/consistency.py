@@ -5,7 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_integer
 from srbook.degradations.resize import resize_weights
+from srbook.images import require_planes
 
 
 def consistent(image: Tensor, lr: Tensor) -> Tensor:
@@ -42,11 +44,11 @@ def fixed_and_free(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         TypeError: not a floating point tensor.
         ValueError: a side is not divisible by `scale`.
     """
-    _require_floats(image, "image")
-    height, width = image.shape[-2:]
-    if not isinstance(scale, int) or scale < 1 or height % scale or width % scale:
+    require_integer("scale", scale, 1)
+    height, width = require_planes(image, "image").shape[-2:]
+    if height % scale or width % scale:
         raise ValueError(
-            f"height and width must be divisible by an integer scale, got {height} x {width} and {scale!r}; "
+            f"height and width must be divisible by the scale, got {height} x {width} and {scale}; "
             "see srbook.images.crop_to_multiple"
         )
     free = consistent(image, image.new_zeros(*image.shape[:-2], height // scale, width // scale))
@@ -67,20 +69,19 @@ def _shrinking(length: int, scale: int, device: torch.device) -> _Shrinking:
         return _Shrinking(resize_weights(length * scale, length, 1 / scale), device)
 
 
-def _require_floats(tensor: Tensor, name: str) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"{name} must be a floating point tensor, got {given}")
-
-
 def _scale(image: Tensor, lr: Tensor) -> int:
-    _require_floats(image, "image")
-    _require_floats(lr, "lr")
-    (height, width), (small_height, small_width) = image.shape[-2:], lr.shape[-2:]
+    (height, width), (small_height, small_width) = (
+        require_planes(each, name).shape[-2:] for each, name in ((image, "image"), (lr, "lr"))
+    )
     scale = height // max(1, small_height)
     if scale < 1 or (height, width) != (scale * small_height, scale * small_width):
         raise ValueError(
             f"image must be an integer times larger than lr on both axes, got {height} x {width} "
             f"and {small_height} x {small_width}"
         )
+    if any(
+        one != other and 1 not in (one, other)
+        for one, other in zip(image.shape[-3::-1], lr.shape[-3::-1], strict=False)
+    ):
+        raise ValueError(f"image and lr must be as many, got {tuple(image.shape)} and {tuple(lr.shape)}")
     return scale

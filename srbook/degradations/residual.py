@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_integer, require_iterable
 from srbook.degradations.resize import bicubic_downsample, bicubic_upsample
 from srbook.images import crop_to_multiple, require_images
 
@@ -39,6 +40,8 @@ def residual_deviation(images: Iterable[Tensor], scale: int) -> ResidualMoments:
     Raises:
         ValueError: no image, an image that breaks the convention, or one smaller than `scale`.
     """
+    require_iterable("images", images, "batches (N, 3, H, W)")
+    require_integer("scale", scale, 2)
     sums, squares, counts = [], [], []
     for batch in images:
         hr = crop_to_multiple(require_images(batch), scale)

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from srbook.images import require_integer_scale, round_to_8bit
+from srbook.arguments import require_integer, require_numbers
+from srbook.images import require_floats, require_planes, require_unit_range, round_to_8bit
 
+_OTHER_FACTORS = "for other factors use imresize"
 ROWS_PER_BLOCK = 32  # few enough that a block reads little, many enough that the matrix product is efficient
 
 
@@ -25,7 +27,10 @@ def cubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:
         x: offsets from the kernel's center, in samples; any shape.
         a: slope at |x| = 1. Keys and MATLAB use -0.5 (third-order accurate); OpenCV and plain PyTorch use -0.75.
     """
-    x = x.abs()
+    require_numbers(a=a)
+    if not math.isfinite(a):
+        raise ValueError(f"a must be finite, got {a}; the usual value is -0.5")
+    x = require_floats(x, "x").abs()
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return torch.where(x <= 1, inner, torch.where(x < 2, outer, torch.zeros_like(x)))
@@ -37,8 +42,11 @@ def resize_weights(in_length: int, out_length: int, scale: float, antialias: boo
     Output sample i sits at input coordinate (i + 1/2) / scale - 1/2. When `antialias` and scale < 1, the kernel is
     stretched by 1 / scale so that it also removes the frequencies too high for the smaller grid. Beyond its ends the
     input is continued by reflection that repeats the edge sample. Implements :eq:`eq-resize`. The matrix is float64 and
-    mostly zeros; `scale` is output samples per input sample.
+    mostly zeros; `scale` is output samples per input sample. Arguments that are not positive are a ValueError.
     """
+    require_integer("in_length", in_length, 1)
+    require_integer("out_length", out_length, 1)
+    _require_positive(scale)
     index, weight = _taps(in_length, out_length, scale, antialias)
     return torch.zeros(out_length, in_length, dtype=torch.float64).scatter_add_(1, index, weight)
 
@@ -62,13 +70,7 @@ def imresize(
         TypeError: `image` is not a floating point tensor.
         ValueError: not exactly one of `scale` and `size`, one that is not positive, or an image without pixels.
     """
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        given = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(
-            f"image must be a floating point tensor, got {given}; convert it, for example by .float() / 255"
-        )
-    if image.ndim < 2 or 0 in image.shape[-2:]:
-        raise ValueError(f"image must have shape (..., H, W) with at least one pixel, got {tuple(image.shape)}")
+    require_planes(image, "image")
     height, width = _plan(image.shape[-2], image.shape[-1], scale, size)
 
     dtype = image.dtype if image.dtype == torch.float64 else torch.float32
@@ -88,15 +90,16 @@ def bicubic_downsample(hr: Tensor, scale: int) -> Tensor:
     """The standard degradation: shrink by an integer with MATLAB's bicubic, then round to the levels k/255.
 
     Implements :eq:`eq-degradation`. Test sets store the low-resolution image as 8-bit files, so scores without the
-    rounding do not compare. `hr` is (..., H, W) in [0, 1]; sides that are not divisible by `scale` are a ValueError,
-    see `crop_to_multiple`.
+    rounding do not compare. `hr` is (..., H, W) in [0, 1]; values outside and sides that are not divisible by `scale`
+    are a ValueError, see `crop_to_multiple`.
     """
     return round_to_8bit(shrink(hr, scale))
 
 
 def shrink(hr: Tensor, scale: int) -> Tensor:
     """`bicubic_downsample` before it rounds: values overshoot [0, 1] at edges. Raises the same."""
-    require_integer_scale(scale)
+    require_unit_range(require_planes(hr, "hr"), "hr")
+    require_integer("scale", scale, 1, remedy=_OTHER_FACTORS)
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(
@@ -111,7 +114,7 @@ def bicubic_upsample(lr: Tensor, scale: int) -> Tensor:
 
     Values overshoot [0, 1] at edges; callers clamp them.
     """
-    require_integer_scale(scale)
+    require_integer("scale", scale, 1, remedy=_OTHER_FACTORS)
     return imresize(lr, scale=scale)
 
 
@@ -130,12 +133,19 @@ def _plan(
     if (scale is None) == (size is None):
         raise ValueError(f"give exactly one of scale and size, got scale={scale!r} and size={size!r}")
     if size is not None:
-        if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        if not isinstance(size, tuple | list | torch.Size) or len(size) != 2:
             raise ValueError(f"size must be (height, width), two positive integers, got {size!r}")
+        for name, side in zip(("height", "width"), size, strict=True):
+            require_integer(f"the {name} in size", side, 1)
         return (size[0], size[0] / height), (size[1], size[1] / width)
+    _require_positive(scale)
+    return (math.ceil(scale * height), float(scale)), (math.ceil(scale * width), float(scale))
+
+
+def _require_positive(scale: float) -> None:
+    require_numbers(scale=scale)
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a positive number, got {scale!r}")
-    return (math.ceil(scale * height), float(scale)), (math.ceil(scale * width), float(scale))
 
 
 def _taps(in_length: int, out_length: int, scale: float, antialias: bool) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from srbook.arguments import require_instance
 from srbook.degradations.base import Degradation
 from srbook.degradations.bicubic import Bicubic, Noisy
 
@@ -15,6 +16,7 @@ def build_degradation(description: str | Mapping[str, Any], scale: int) -> Degra
     Mappings have `kind` and the other arguments, such as `{"kind": "noisy", "std": 0.05}`. An unknown kind is a
     ValueError, and so are arguments that it does not take.
     """
+    require_instance("description", description, str | Mapping, f"such as {next(iter(DEGRADATIONS))!r}")
     arguments = {"kind": description} if isinstance(description, str) else dict(description)
     kind = arguments.pop("kind", None)
     if not isinstance(kind, str) or kind not in DEGRADATIONS:

@@ -9,11 +9,14 @@ values, not with their product with the bins.
 
 import math
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from srbook.arguments import require_choice, require_integer, require_numbers
+from srbook.images import require_floats, require_same_shape
 
 Direction = Literal["forward", "reverse"]
 
@@ -46,13 +49,11 @@ def soft_histogram(
         TypeError: not a float tensor.
         ValueError: no values, fewer than two bins, an empty range, or a sigma that is too small or not finite.
     """
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        given = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise TypeError(f"values must be a tensor of floats, got {given}")
+    require_floats(values, "values")
     if values.ndim < 1 or values.numel() == 0:
         raise ValueError(f"values must have shape (..., M) with at least one value, got {tuple(values.shape)}")
-    if not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins must be an integer of at least 2, got {bins!r}")
+    require_integer("bins", bins, 2)
+    require_numbers(sigma=sigma, low=low, high=high)
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"low must be below high, and both finite, got {low} and {high}")
     least = (high - low) / (8 * (bins - 1))
@@ -105,13 +106,12 @@ def entropy_matching_loss(
             positive, or as `soft_histogram`.
         TypeError: not float tensors.
     """
-    if sr.shape != hr.shape or sr.ndim != 4:
-        raise ValueError(
-            f"sr and hr must have the same shape (N, C, H, W), got {tuple(sr.shape)} and {tuple(hr.shape)}"
-        )
-    if direction not in get_args(Direction):
-        raise ValueError(f"direction must be one of {', '.join(get_args(Direction))}, got {direction!r}")
-    if not eps > 0:
+    require_same_shape(sr, hr, ("sr", "hr"))
+    if sr.ndim != 4:
+        raise ValueError(f"sr and hr must have the shape (N, C, H, W), got {tuple(sr.shape)}")
+    require_choice("direction", direction, Direction)
+    require_numbers(eps=eps)
+    if not 0 < eps < math.inf:
         raise ValueError(f"eps must be positive, got {eps}")
     found, wanted = (
         soft_histogram(_sets(2 * image - 1 if released_range else image, patch), bins=bins, sigma=sigma)
@@ -125,7 +125,8 @@ def _sets(image: Tensor, patch: int | None) -> Tensor:
     """The values of each channel of each patch: (N, C, patches, M)."""
     if patch is None:
         return image.flatten(2)[:, :, None]
-    if not isinstance(patch, int) or patch < 1 or any(side % patch for side in image.shape[-2:]):
+    require_integer("patch", patch, 1)
+    if any(side % patch for side in image.shape[-2:]):
         raise ValueError(f"patch must divide the sides of the images, {tuple(image.shape[-2:])}, got {patch!r}")
     return image.unfold(2, patch, patch).unfold(3, patch, patch).flatten(4).flatten(2, 3)
 

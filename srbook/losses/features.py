@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, l1_loss, mse_loss, relu
 
+from srbook.arguments import require_choice, require_function
 from srbook.backbones import backbone_weights
+from srbook.images import require_floats, require_maps, require_same_shape
 from srbook.numbers import at_least_single
 from srbook.objectives import Distance
 from srbook.torchvision_compat import import_torchvision
@@ -33,10 +35,11 @@ def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance
     Raises:
         ValueError: the images, or their features, differ in shape.
     """
-    if sr.shape != hr.shape:
-        raise ValueError(f"the two images must have the same shape, got {tuple(sr.shape)} and {tuple(hr.shape)}")
+    require_same_shape(sr, hr, ("sr", "hr"))
+    require_function("extract", extract)
+    require_choice("distance", distance, Distance)
     with torch.no_grad():
-        wanted = extract(hr)
+        wanted = require_floats(extract(hr), "what extract gives")
     found = extract(sr)
     if found.shape != wanted.shape:
         raise ValueError(
@@ -56,6 +59,7 @@ def vgg16_features(image: Tensor, *, normalize: bool = True) -> Tensor:
         normalize: bring the image to the mean and spread that the network was trained with. Without it the image is
             taken as it is: ESRDF's program gives 2 image - 1.
     """
+    require_maps(image, 3, "image")
     first, first_bias, second, second_bias = (weight.to(image) for weight in _vgg_layers(image.device))
     if normalize:
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -81,6 +85,7 @@ def vgg19_features(image: Tensor) -> Tensor:
     Args:
         image: (N, 3, H, W), sides of at least 16, or a ValueError; nominally in [0, 1], and not clipped.
     """
+    require_maps(image, 3, "image")
     if min(image.shape[-2:]) < 16:
         raise ValueError(f"VGG-19 halves an image four times, so it needs 16x16 pixels, got {tuple(image.shape)}")
     mean, deviation = (image.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))

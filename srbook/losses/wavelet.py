@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, pad
 
+from srbook.arguments import require_integer
+from srbook.images import require_floats, require_same_shape
+
 
 def haar(image: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     """The orthonormal Haar transform: squares of 2x2 pixels become one mean and three differences, again and again.
@@ -28,10 +31,10 @@ def haar(image: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     Raises:
         ValueError: `image` has another number of axes or no pixels, or `levels` is not an integer of at least 1.
     """
+    require_floats(image, "image")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"image must have shape (N, C, H, W) with at least one pixel, got {tuple(image.shape)}")
-    if not isinstance(levels, int) or levels < 1:
-        raise ValueError(f"levels must be an integer of at least 1, got {levels!r}")
+    require_integer("levels", levels, 1)
     low, details = image, []
     for _ in range(levels):
         low = pad(low, (0, low.shape[-1] % 2, 0, low.shape[-2] % 2), mode="replicate")
@@ -55,7 +58,7 @@ def wavelet_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
     Raises:
         ValueError: the shapes differ, or as `haar`.
     """
-    _require_same_shape(a, b)
+    require_same_shape(a, b, ("a", "b"))
     _, details = haar(a - b, levels)  # the transform is linear
     return torch.stack([3 * band.square().mean() for band in details]).sum()
 
@@ -67,11 +70,6 @@ def fourier_loss(a: Tensor, b: Tensor) -> Tensor:
     error of the pixels, by Parseval's identity, :eq:`eq-parseval`. Images are (N, C, H, W), of any range, in single or
     double precision; shapes that differ are a ValueError.
     """
-    _require_same_shape(a, b)
+    require_same_shape(a, b, ("a", "b"))
     spectra = [torch.view_as_real(torch.fft.fft2(image, norm="ortho")) for image in (a, b)]
     return 2 * mse_loss(*spectra)  # the mean over both parts is half the sum of their means
-
-
-def _require_same_shape(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise ValueError(f"the two images must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")

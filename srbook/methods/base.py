@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_origin, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from srbook.accel import accelerate
+from srbook.arguments import require_choice, require_integer
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
 from srbook.images import clip, require_images
+from srbook.random import require_generator
 from srbook.samplers import SampleResult
 from srbook.turns import Turn
 
 FORMAT = "srbook-method-1"
+COMPILED = "_orig_mod."  # torch.compile puts this before the names of what it wraps
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class Method(nn.Module, ABC):
 
     A subclass declares its `kind`, its `stages`, and the arguments of its constructor: plain numbers, strings, lists,
     and dicts. They are noted when it is called, so that a checkpoint can rebuild the method, and are its attributes
-    until it gives a part the same name; so are those of the constructors that it calls. A choice (`Literal`) is
-    checked. Arguments out of range, and the name of a stage that the method does not have, are a ValueError.
+    until it gives a part the same name; so are those of the constructors that it calls. Their annotations are
+    checked: numbers are finite and no words, and a choice (`Literal`) is one of its words. Arguments of another type or
+    out of range, and the name of a stage that the method does not have, are a ValueError.
 
     `parameters()` are the method's own networks; `srbook.frozen.Frozen` parts are not among them.
 
@@ -71,8 +77,9 @@ class Method(nn.Module, ABC):
 
     def __init__(self, scale: int):
         super().__init__()
-        if not isinstance(scale, int) or scale < 2:
-            raise ValueError(f"scale must be an integer of at least 2, got {scale!r}")
+        require_integer("scale", scale, 2)
+        self.register_state_dict_post_hook(_name_as_built)
+        self.register_load_state_dict_pre_hook(_name_as_compiled)
         self.scale = scale
         self.stage = self.stages[-1].name
 
@@ -98,14 +105,15 @@ class Method(nn.Module, ABC):
         """Training losses of a batch in the present stage: scalars by name, of which "loss" is the one to minimize.
 
         Args:
-            hr: (N, 3, sH, sW) in [0, 1], the truth.
-            lr: (N, 3, H, W) in [0, 1], its degraded version.
+            hr: (N, 3, sH, sW) in [0, 1], the truth, of the type and on the device of the weights.
+            lr: (N, 3, H, W) in [0, 1], its degraded version, likewise.
             generator: source of all randomness (noise, times); None uses torch's global one.
 
         Raises:
             ValueError, TypeError: the pair breaks the image convention, or does not differ by the scale.
         """
         self.require_pair(hr, lr)
+        require_generator(generator)
         return getattr(self, self.declared(self.stage).loss)(hr, lr, generator)
 
     @torch.no_grad()
@@ -120,15 +128,18 @@ class Method(nn.Module, ABC):
         """Images (N, 3, sH, sW) in [0, 1] for `lr`, without gradients, by what the present stage has trained.
 
         Args:
-            lr: (N, 3, H, W) in [0, 1].
+            lr: (N, 3, H, W) in [0, 1], of any size, of the type and on the device of the method's weights.
             steps: number of sampling steps; None takes the method's default. Methods of one step refuse others.
             generator: source of all randomness; None uses torch's global one.
             progress: show a progress display over the steps, where there are several.
 
         Raises:
-            ValueError: `lr` breaks the image convention, or `steps` is not possible for this method.
+            ValueError, TypeError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
-        require_images(lr, "lr")
+        self.require_own(lr, "lr")
+        require_generator(generator)
+        if steps is not None:
+            require_integer("steps", steps, 1)
         accelerate(self, lr.device)
         stage = self.declared(self.stage)
         upscale = getattr(self, stage.upscale)
@@ -173,10 +184,26 @@ class Method(nn.Module, ABC):
                 tensors |= {f"frozen/{name}/{key}": tensor for key, tensor in weights.items()}
         return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})
 
+    def require_own(self, image: Tensor, name: str) -> None:
+        """Check that an image keeps the convention, and has the type and device of the weights.
+
+        Otherwise raise a ValueError or TypeError.
+        """
+        require_images(image, name)
+        weight = next(self.parameters(), image)
+        if image.dtype != weight.dtype:
+            raise TypeError(
+                f"{name} must be {weight.dtype} as the weights are, got {image.dtype}; {name}.to() converts"
+            )
+        if image.device != weight.device:
+            raise ValueError(
+                f"{name} is on {image.device} and the method on {weight.device}; bring both together by .to()"
+            )
+
     def require_pair(self, hr: Tensor, lr: Tensor) -> None:
         """Check that both images keep the convention and differ by the scale; otherwise a ValueError or TypeError."""
-        require_images(hr, "hr")
-        require_images(lr, "lr")
+        self.require_own(hr, "hr")
+        self.require_own(lr, "lr")
         expected = (lr.shape[0], 3, lr.shape[2] * self.scale, lr.shape[3] * self.scale)
         if tuple(hr.shape) != expected:
             raise ValueError(
@@ -186,11 +213,13 @@ class Method(nn.Module, ABC):
 
 
 def _noting(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that makes its arguments attributes, and checks its choices, before it begins.
+    """A constructor that makes its arguments attributes, and checks their types, before it begins.
 
     The constructor that is called first also notes them in `arguments`, as a checkpoint gives them back.
     """
-    names, choices = signature(init), get_type_hints(init)
+    names = signature(init)
+    hints = {name: hint for name, hint in get_type_hints(init).items() if name != "return"}
+    allowed = {name: TypeAdapter(hint, config=STRICT) for name, hint in hints.items()}
 
     @wraps(init)
     def noted(method: Method, *given: Any, **named: Any) -> None:
@@ -198,10 +227,10 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         values = dict(list(bound.arguments.items())[1:])
         for name, value in values.items():
-            choice = choices.get(name)
-            if get_origin(choice) is Literal and value not in get_args(choice):
-                allowed = ", ".join(str(each) for each in get_args(choice))
-                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+            if get_origin(hints.get(name)) is Literal:
+                require_choice(name, value, hints[name])
+            elif name in hints:
+                _require_allowed(name, value, allowed[name])
             if callable(getattr(type(method), name, None)):
                 raise TypeError(f"the argument {name!r} of {type(method).__name__} hides its function of that name")
         if "arguments" not in vars(method):
@@ -210,3 +239,29 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
         init(method, *given, **named)
 
     return noted
+
+
+def _require_allowed(name: str, value: Any, allowed: TypeAdapter) -> None:
+    try:
+        allowed.validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        what = problem["msg"].removeprefix("Input should be ")
+        raise ValueError(f"{name} must be {what}, got {problem['input']!r}") from None
+
+
+def _name_as_built(method: Method, tensors: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
+    """Names of parts that `torch.compile` has wrapped, as they were before, so that every method can load them."""
+    for name in [name for name in tensors if COMPILED in name]:
+        tensors[name.replace(COMPILED, "")] = tensors.pop(name)
+
+
+def _name_as_compiled(method: Method, tensors: dict[str, Tensor], prefix: str, *_rest: Any) -> None:
+    """The way back: the names that this method's tensors have, compiled or not."""
+    own = [*method.named_parameters(remove_duplicate=False), *method.named_buffers(remove_duplicate=False)]
+    names = {name.replace(COMPILED, ""): name for name, _ in own}
+    for name in list(tensors):
+        plain = name.removeprefix(prefix).replace(COMPILED, "")
+        wanted = prefix + names.get(plain, plain)
+        if wanted != name:
+            tensors[wanted] = tensors.pop(name)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from srbook.arguments import require_instance
+from srbook.images import require_floats
 from srbook.methods.base import Method, Stage
 from srbook.objectives import Distance, denoising_losses, draw_steps
 from srbook.parametrizations import Kind, to_x0
@@ -44,6 +46,7 @@ class Diffusion(Method):
     Args:
         path: from x_0 to x_t.
         multiple: the network takes x whose sides are multiples of this.
+        least: and at least as long as this.
         space: where the path lives.
 
     Attributes:
@@ -65,11 +68,11 @@ class Diffusion(Method):
     variance: Variance = "posterior"
     eta: float = 1.0
 
-    def __init__(self, scale: int, *, path: AnchoredPath, multiple: int, space: Space | None = None):
+    def __init__(self, scale: int, *, path: AnchoredPath, multiple: int, space: Space | None = None, least: int = 1):
         super().__init__(scale)
         if self.clips and path.sigma == 0:
             raise ValueError(f"a path with sigma = 0 leaves nothing within sigma; set {self.kind}'s clips to False")
-        self.path, self.multiple, self.space = path, multiple, space or Pixels()
+        self.path, self.multiple, self.least, self.space = path, multiple, least, space or Pixels()
         if self.sampling_steps is not None:
             path.times(self.sampling_steps)  # refuses an impossible number now
 
@@ -139,6 +142,8 @@ class Diffusion(Method):
             noise: (N, channels, H, W) of the space, standard normal: where sampling starts.
             steps, generator, progress: as in `upscale`; the generator draws the noise of the steps.
         """
+        require_instance("condition", condition, Condition, "method.condition(lr) makes it")
+        require_floats(noise, "noise")
         steps = self.sampling_steps if steps is None else steps
         times = self.path.times(int(self.path.end) if steps is None else steps)
         variance = self.variance if self.eta == 1 else "posterior"  # the only one that goes with less noise
@@ -158,7 +163,8 @@ class Diffusion(Method):
         """`upscale` of the stage "diffusion": sample in the space, and decode."""
         height, width = (self.scale * side for side in lr.shape[-2:])
         multiple = self.multiple * self.space.factor
-        padded = _extend(lr, multiple // math.gcd(multiple, self.scale))
+        least = math.ceil(self.least * self.space.factor / self.scale)
+        padded = _extend(lr, multiple // math.gcd(multiple, self.scale), least)
         sides = [self.scale * side // self.space.factor for side in padded.shape[-2:]]
         condition = self.condition(padded)
         noise = normal((len(lr), self.space.channels, *sides), condition.anchor, generator)
@@ -171,7 +177,10 @@ def within_sigma(path: AnchoredPath, x: Tensor, anchor: Tensor) -> Tensor:
     return anchor + (x - anchor).clamp(-path.sigma, path.sigma)
 
 
-def _extend(lr: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples; the surplus is cut off after sampling."""
-    down, right = (-side % multiple for side in lr.shape[-2:])
+def _extend(lr: Tensor, multiple: int, least: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of at least `least`.
+
+    The surplus is cut off after sampling.
+    """
+    down, right = (multiple * math.ceil(max(side, least) / multiple) - side for side in lr.shape[-2:])
     return pad(lr, (0, right, 0, down), mode="replicate")

@@ -48,7 +48,8 @@ class SRDiff(Diffusion):
         rrdb = RRDBNet(scale, **encoder)
         taps = range(2, len(rrdb.blocks) + 1, 3)
         unet = SRDiffUNet(scale, context=len(taps) * rrdb.head.out_channels, **network)
-        super().__init__(scale, path=DiscreteVP(cosine_betas(**schedule), sigma), multiple=unet.multiple)
+        path = DiscreteVP(cosine_betas(**schedule), sigma)
+        super().__init__(scale, path=path, multiple=unet.multiple, least=unet.least)
         self.encoder, self.taps, self.network = rrdb, taps, unet
 
     def condition(self, lr: Tensor) -> Condition:

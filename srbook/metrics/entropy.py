@@ -6,12 +6,13 @@ small blocks brings a part of the order back. Counting happens on the CPU, in do
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from srbook.images import luma, require_images, round_to_8bit
+from srbook.arguments import require_choice, require_instance, require_integer, require_numbers
+from srbook.images import luma, require_images, require_same_shape, round_to_8bit
 
 EntropyChannel = Literal["y", "rgb", "pooled"]
 
@@ -32,10 +33,11 @@ def shannon_entropy(values: Tensor, *, bins: int, low: float, high: float) -> Te
     Raises:
         ValueError: no value, no bin, an empty range, or values outside the range.
     """
-    if not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins must be an integer of at least 1, got {bins!r}")
-    if not low < high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
+    require_instance("values", values, Tensor)
+    require_integer("bins", bins, 1)
+    require_numbers(low=low, high=high)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"low must be below high, and both finite, got {low} and {high}")
     if values.ndim < 1 or values.numel() == 0:
         raise ValueError(f"values must have shape (N, ...) with at least one value, got {tuple(values.shape)}")
     smallest, largest = torch.aminmax(values)
@@ -71,17 +73,13 @@ def residual_entropy(image: Tensor, upscaled: Tensor, *, channel: EntropyChannel
     subtracted. The other arguments and the errors are as in `image_entropy`.
     """
     first, second = _levels(image, "image", channel), _levels(upscaled, "upscaled", channel)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"image and upscaled must have the same shape, got {tuple(image.shape)} and {tuple(upscaled.shape)}"
-        )
+    require_same_shape(image, upscaled, ("image", "upscaled"))
     return _mean_entropy(first - second + 255, 511, channel, block)
 
 
 def _levels(image: Tensor, name: str, channel: EntropyChannel) -> Tensor:
     """Whole 8-bit levels, int64: (N, 1, H, W) for "y", otherwise (N, 3, H, W)."""
-    if channel not in get_args(EntropyChannel):
-        raise ValueError(f"channel must be one of {', '.join(get_args(EntropyChannel))}, got {channel!r}")
+    require_choice("channel", channel, EntropyChannel)
     image = round_to_8bit(require_images(image, name).detach().cpu().double())
     planes = luma(image) if channel == "y" else image
     return torch.floor(planes * 255 + 0.5).long()
@@ -90,8 +88,7 @@ def _levels(image: Tensor, name: str, channel: EntropyChannel) -> Tensor:
 def _mean_entropy(levels: Tensor, bins: int, channel: EntropyChannel, block: int | None) -> Tensor:
     count, (height, width) = len(levels), levels.shape[2:]
     if block is not None:
-        if not isinstance(block, int) or not 1 <= block <= min(height, width):
-            raise ValueError(f"block must be an integer from 1 to {min(height, width)}, got {block!r}")
+        require_integer("block", block, 1, min(height, width))
         levels = levels.unfold(2, block, block).unfold(3, block, block)  # (N, C, rows, columns, block, block)
         levels = levels.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
     else:

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srbook.images import luma, require_images
+from srbook.arguments import require_choice, require_integer
+from srbook.images import luma, require_images, require_same_shape
 
 Channel = Literal["y", "rgb"]
 
@@ -30,7 +31,7 @@ def psnr(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor
 
     Raises:
         ValueError: shapes that differ, another channel, a border that leaves nothing, or values outside [0, 1].
-        TypeError: not float tensors, or a border that is not an integer.
+        TypeError: not float tensors.
     """
     sr, hr = _planes(sr, hr, channel, border)
     return -10 * torch.log10((sr - hr).square().mean(dim=(1, 2, 3)))
@@ -70,26 +71,15 @@ def ssim(sr: Tensor, hr: Tensor, *, channel: Channel, border: int = 0) -> Tensor
     return (luminance * structure).mean(dim=(1, 2, 3))
 
 
-def require_same_shape(sr: Tensor, hr: Tensor) -> None:
-    """Raise a ValueError that names both shapes unless they agree."""
-    if sr.shape != hr.shape:
-        raise ValueError(
-            f"sr and hr must have the same shape, got {tuple(sr.shape)} and {tuple(hr.shape)}; "
-            "crop hr to a multiple of the scale before it is degraded"
-        )
-
-
 def _planes(sr: Tensor, hr: Tensor, channel: Channel, border: int) -> tuple[Tensor, Tensor]:
     """Both images in float64 as the planes to compare: (N, 1, h, w) for "y", (N, 3, h, w) for "rgb"."""
     require_images(sr, "sr")
     require_images(hr, "hr")
-    require_same_shape(sr, hr)
-    if channel not in ("y", "rgb"):
-        raise ValueError(f'channel must be "y" or "rgb", got {channel!r}')
-    if not isinstance(border, int):
-        raise TypeError(f"border must be an integer number of pixels, got {border!r}")
+    require_same_shape(sr, hr, ("sr", "hr"))
+    require_choice("channel", channel, Channel)
+    require_integer("border", border, 0)
     height, width = sr.shape[2:]
-    if border < 0 or 2 * border >= min(height, width):
+    if 2 * border >= min(height, width):
         raise ValueError(f"border must be at least 0 and leave pixels of a {height}x{width} image, got {border}")
     sr, hr = (_double(image[..., border : height - border, border : width - border]) for image in (sr, hr))
     return (luma(sr), luma(hr)) if channel == "y" else (sr, hr)

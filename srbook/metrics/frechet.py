@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_function, require_instance, require_iterable
+from srbook.images import require_floats
+
 FeatureExtractor = Callable[[Tensor], Tensor]
 
 
@@ -40,10 +43,12 @@ def feature_statistics(batches: Iterable[Tensor], extract: FeatureExtractor) -> 
     Raises:
         ValueError: fewer than two vectors, features of another shape, or features that are not finite.
     """
+    require_iterable("batches", batches, "batches of images")
+    require_function("extract", extract)
     mean = scatter = None
     count = 0
     for batch in batches:
-        features = extract(batch)
+        features = require_floats(extract(batch), "what extract gives")
         if features.ndim != 2 or (mean is not None and features.shape[1] != len(mean)):
             width = "D" if mean is None else len(mean)
             raise ValueError(f"extract must give features of shape (N, {width}), got {tuple(features.shape)}")
@@ -78,6 +83,8 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     Raises:
         ValueError: different numbers of features, or a covariance that is not symmetric and positive.
     """
+    require_instance("first", first, FeatureStatistics, "feature_statistics makes it")
+    require_instance("second", second, FeatureStatistics, "feature_statistics makes it")
     if first.mean.shape != second.mean.shape:
         raise ValueError(f"the two sets have {len(first.mean)} and {len(second.mean)} features; use one extractor")
     overlap = torch.linalg.svdvals(_factor(first.covariance).T @ _factor(second.covariance)).sum()

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from srbook.arguments import require_choice
 from srbook.backbones import backbone_weights
-from srbook.images import require_images
-from srbook.metrics.fidelity import require_same_shape
+from srbook.images import require_images, require_same_shape
 from srbook.parts import require
 from srbook.torchvision_compat import import_torchvision
 
@@ -38,11 +38,10 @@ def lpips(sr: Tensor, hr: Tensor, *, net: PerceptualNet = "alex") -> Tensor:
         FileNotFoundError: the backbone's weights are not there and cannot be downloaded.
         ImportError: `lpips` or torchvision is not installed; names the extra that brings it.
     """
-    if net not in _BACKBONE:
-        raise ValueError(f"net must be one of {', '.join(_BACKBONE)}, got {net!r}")
+    require_choice("net", net, PerceptualNet)
     require_images(sr, "sr")
     require_images(hr, "hr")
-    require_same_shape(sr, hr)
+    require_same_shape(sr, hr, ("sr", "hr"))
     if min(sr.shape[2:]) < _SMALLEST[net]:
         least = _SMALLEST[net]
         raise ValueError(f"lpips with net={net!r} needs at least {least}x{least} pixels, got {tuple(sr.shape)}")

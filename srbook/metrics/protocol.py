@@ -21,9 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_function, require_instance, require_integer
 from srbook.degradations import Bicubic, Degradation, bicubic_downsample, imresize
 from srbook.images import clip, crop_to_multiple, luma, require_images, round_to_8bit
 from srbook.metrics.fidelity import Channel, psnr, ssim
+from srbook.random import require_generator
 
 
 class Scores(NamedTuple):
@@ -96,10 +98,13 @@ class Protocol:
             self.require_degradation(degradation, scale)
             if degradation != Bicubic(scale):
                 return degradation(target, generator)
+        require_generator(generator)
+        require_images(target, "target")
         return bicubic_downsample(target, scale) if self.lr_rounded else clip(imresize(target, 1 / scale))
 
     def require_degradation(self, degradation: Degradation, scale: int) -> None:
         """Raise a ValueError for another scale, and for another degradation than bicubic in one that starts from Y."""
+        require_instance("degradation", degradation, Degradation, "such as srbook.degradations.Bicubic(4)")
         if degradation.scale != scale:
             raise ValueError(f"the degradation shrinks {degradation.scale} times, not {scale} times")
         if self.y_first and degradation != Bicubic(scale):
@@ -111,6 +116,7 @@ class Protocol:
 
     def score(self, sr: Tensor, target: Tensor, scale: int) -> Scores:
         """PSNR and SSIM of the output `sr` against its `target`, both (N, 3, H, W) in [0, 1]."""
+        require_integer("scale", scale, 1)
         how = {"channel": self.channel, "border": scale}
         sr = self.output(sr)
         return Scores(psnr(sr, target, **how), ssim(sr, target, **how))
@@ -125,6 +131,7 @@ class Protocol:
                 method.upscale(lr).image`.
             hr, scale, stored_gray: as in `target`.
         """
+        require_function("upscale", upscale)
         target = self.target(hr, scale, stored_gray=stored_gray)
         return self.score(upscale(self.degrade(target, scale)), target, scale)
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from srbook.images import require_floats
+
 
 def radial_spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
     """How the mean square of an image is shared out among rings of equal spatial frequency.
@@ -25,9 +27,7 @@ def radial_spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
         TypeError: not a float tensor.
         ValueError: not four axes, empty, or values that are not finite.
     """
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        given = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"image must be a tensor of floats, got {given}")
+    require_floats(image, "image")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"image must have shape (N, C, H, W), got {tuple(image.shape)}")
     if not image.isfinite().all():

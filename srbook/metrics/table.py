@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_iterable
 from srbook.metrics.entropy import image_entropy, residual_entropy
 from srbook.metrics.fidelity import Channel, psnr, ssim
 from srbook.metrics.perceptual import lpips
@@ -82,6 +83,7 @@ def chosen_metrics(names: Iterable[str]) -> list[Metric]:
         ValueError: no name, or one that is not in the table.
         FileNotFoundError, ImportError: the weights or the package of a metric are absent.
     """
+    require_iterable("metrics", names, "names")
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:

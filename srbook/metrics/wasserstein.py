@@ -10,6 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_integer, require_numbers
+from srbook.images import require_floats
+from srbook.random import require_generator
+
 
 def wasserstein_to_gaussian(samples: Tensor, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> Tensor:
     """Distance between each entry's sampled distribution and the Gaussian N(mean, std^2), shaped like `samples[0]`.
@@ -32,6 +36,7 @@ def wasserstein_to_gaussian(samples: Tensor, mean: float | Tensor = 0.0, std: fl
         ValueError: no samples, values that are not finite, or a negative `std`.
     """
     samples = _require_samples(samples)
+    _require_numbers(mean=mean, std=std)
     mean, std = (torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (mean, std))
     if not bool((std >= 0).all()):
         raise ValueError(f"std must not be negative, got {std.min().item()}")
@@ -70,8 +75,9 @@ def sliced_wasserstein_to_gaussian(
     samples = _require_samples(samples)
     if samples.ndim != 2:
         raise ValueError(f"samples must have shape (M, D), got {tuple(samples.shape)}; flatten patches to vectors")
-    if not isinstance(directions, int) or directions < 1:
-        raise ValueError(f"directions must be an integer of at least 1, got {directions!r}")
+    require_integer("directions", directions, 1)
+    require_generator(generator)
+    _require_numbers(mean=mean, std=std)
     device = "cpu" if generator is None else generator.device
     lines = torch.randn(samples.shape[1], directions, generator=generator, dtype=torch.float64, device=device).cpu()
     lines = lines / lines.norm(dim=0)
@@ -88,11 +94,17 @@ def _gaussian_cells(count: int) -> tuple[Tensor, float]:
 
 
 def _require_samples(samples: Tensor) -> Tensor:
-    if not isinstance(samples, Tensor) or not samples.is_floating_point():
-        given = samples.dtype if isinstance(samples, Tensor) else type(samples).__name__
-        raise TypeError(f"samples must be a tensor of floats, got {given}")
+    require_floats(samples, "samples")
     if samples.ndim < 1 or samples.numel() == 0:
         raise ValueError(f"samples must have shape (M, ...) with at least one value, got {tuple(samples.shape)}")
     if not bool(samples.isfinite().all()):
         raise ValueError("samples must be finite, but some are nan or infinite")
     return samples.cpu().double()
+
+
+def _require_numbers(**values: float | Tensor) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            require_numbers(**{name: value})
+        if not bool(torch.as_tensor(value).isfinite().all()):
+            raise ValueError(f"{name} must be finite, got {value}")

@@ -78,7 +78,7 @@ def build_network(scale: int, kind: str, **arguments: Any) -> nn.Module:
 
     `kind` is a key of `NETWORKS`, and `arguments` are the constructor's. An unknown kind or argument is a ValueError.
     """
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}; choose from {', '.join(sorted(NETWORKS))}")
     try:
         return NETWORKS[kind](scale, **arguments)

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from srbook.arguments import require_counts
 from srbook.degradations import bicubic_upsample
+from srbook.images import require_maps
 
 SLOPE = 0.1
 REDUCTION = 16
@@ -73,6 +75,7 @@ class AttentionPredictor(nn.Module):
 
     def __init__(self, scale: int, width: int = 64):
         super().__init__()
+        require_counts(scale=scale, width=width)
         self.scale = scale
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.norm = nn.BatchNorm2d(width)
@@ -88,6 +91,7 @@ class AttentionPredictor(nn.Module):
 
         The convolutions see and make images in [-1, 1], as in the released program.
         """
+        require_maps(lr, 3, "lr")
         x = leaky_relu(self.norm(self.head(2 * lr - 1)), SLOPE)
         found = []
         for unit in self.units:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
+from srbook.arguments import require_counts, require_lists_of_counts
+from srbook.images import require_maps
 from srbook.networks.blocks import Doubling
 from srbook.networks.time import TimeEmbedding, require_times
 from srbook.numbers import at_least_single
@@ -86,7 +88,9 @@ class GuidedUNet(nn.Module):
         antialias: bool = False,
     ):
         super().__init__()
-        if not multipliers or len(blocks) != len(multipliers) or min(blocks) < 1:
+        require_counts(context=context, inputs=inputs, outputs=outputs, width=width, time_channels=time_channels)
+        require_lists_of_counts(multipliers=multipliers, blocks=blocks)
+        if not multipliers or len(blocks) != len(multipliers):
             raise ValueError(
                 "a U-Net needs at least one level, and at least one block for each, "
                 f"got multipliers {tuple(multipliers)} and blocks {tuple(blocks)}"
@@ -159,6 +163,7 @@ class GuidedUNet(nn.Module):
         Raises:
             ValueError: a `time` of another shape, or maps for another network or size.
         """
+        require_maps(x, self.stem.in_channels, "x")
         require_times(time, x)
         count = sum(1 for _ in self._blocks())
         if len(guides) != count or guides[0].shape[-2:] != x.shape[-2:]:

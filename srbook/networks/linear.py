@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, pixel_shuffle, pixel_unshuffle, unfold
 
+from srbook.arguments import require_counts, require_iterable
+from srbook.images import require_maps
+
 
 class LinearUpscaler(nn.Module):
     """Each high-resolution pixel is a weighted mean of the `size` x `size` low-resolution pixels around it.
@@ -17,7 +20,8 @@ class LinearUpscaler(nn.Module):
 
     def __init__(self, scale: int, size: int = 5):
         super().__init__()
-        if size < 1 or size % 2 == 0:
+        require_counts(scale=scale, size=size)
+        if size % 2 == 0:
             raise ValueError(f"size must be odd and positive, so that a pixel is in the middle, got {size}")
         self.scale, self.size = scale, size
         self.offset = nn.Parameter(torch.zeros(scale**2, size**2))
@@ -29,6 +33,7 @@ class LinearUpscaler(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped. Edge pixels are repeated beyond the border."""
+        require_maps(lr, 3, "lr")
         planes = pad(lr.flatten(0, 1).unsqueeze(1), (self.size // 2,) * 4, mode="replicate")
         filters = self.filters().view(-1, 1, self.size, self.size)
         return pixel_shuffle(conv2d(planes, filters), self.scale).unflatten(0, (len(lr), -1)).squeeze(2)
@@ -52,7 +57,13 @@ def least_squares_upscaler(batches: Iterable[tuple[Tensor, Tensor]], scale: int,
     gram = torch.zeros(size**2, size**2).double()
     product = torch.zeros(size**2, scale**2).double()
     count = 0
-    for hr, lr in batches:
+    require_iterable("batches", batches, "pairs (hr, lr)")
+    for pair in batches:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError("batches must be pairs (hr, lr)")
+        hr, lr = (require_maps(image, 3, name) for image, name in zip(pair, ("hr", "lr"), strict=True))
+        if hr.shape != (len(lr), 3, scale * lr.shape[-2], scale * lr.shape[-1]):
+            raise ValueError(f"hr must be {scale} times the size of lr, got {tuple(hr.shape)} and {tuple(lr.shape)}")
         if min(lr.shape[-2:]) < size:
             raise ValueError(f"patches of {tuple(lr.shape[-2:])} hold no neighborhood of {size} x {size}")
         brightness = lr.mean(dim=(2, 3), keepdim=True)  # cancels in every difference; without it float32 is enough

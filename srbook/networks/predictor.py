@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
+from srbook.arguments import require_counts, require_lists_of_counts
 from srbook.degradations import bicubic_upsample
+from srbook.images import require_maps
 
 
 class ResidualPredictor(nn.Module):
@@ -16,6 +18,8 @@ class ResidualPredictor(nn.Module):
 
     def __init__(self, scale: int, widths: tuple[int, ...] = (64, 32)):
         super().__init__()
+        require_counts(scale=scale)
+        require_lists_of_counts(widths=widths)
         self.scale = scale
         layers: list[nn.Module] = []
         channels = 3
@@ -26,7 +30,7 @@ class ResidualPredictor(nn.Module):
 
     def residual(self, lr: Tensor) -> Tensor:
         """The residual that is added to the bicubic image: (N, 3, H, W) to (N, 3, sH, sW)."""
-        return self.body(lr)
+        return self.body(require_maps(lr, 3, "lr"))
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""

@@ -1,13 +1,17 @@
 """ResDiff's denoiser: SR3's U-Net, which also sees the frequencies of the predicted image (Shang et al., 2024)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
+from srbook.arguments import require_counts, require_lists_of_counts, require_numbers
+from srbook.images import require_maps
 from srbook.losses import haar
 from srbook.networks.blocks import as_image, as_sequence, orthogonal_
+from srbook.networks.time import require_times
 from srbook.networks.unet import UNet
 from srbook.numbers import at_least_single
 
@@ -28,10 +32,10 @@ def gaussian_filter(height: int, width: int, sigma: float | Tensor, as_released:
     Raises:
         ValueError: a size below 1, or a number for `sigma` that is not positive.
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    require_counts(height=height, width=width)
     if not isinstance(sigma, Tensor):
-        if not sigma > 0:
+        require_numbers(sigma=sigma)
+        if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive, in cycles per pixel, got {sigma}")
         sigma = torch.tensor(float(sigma))
     rows, columns = ((side * torch.fft.fftfreq(side)).round().to(sigma) / side for side in (height, width))
@@ -74,6 +78,7 @@ class FrequencySplitter(nn.Module):
 
     def __init__(self, size: int = 128, embedding: int = 64, as_released: bool = False):
         super().__init__()
+        require_counts(size=size, embedding=embedding)
         if size < 20:
             raise ValueError(f"size must be at least 20, for the range of sigma from S / 2 to S - 10, got {size}")
         self.size, self.as_released = size, as_released
@@ -169,6 +174,7 @@ class ResDiffUNet(nn.Module):
         as_released: bool = False,
     ):
         super().__init__()
+        require_lists_of_counts(multipliers=multipliers)
         if len(multipliers) < 2:
             raise ValueError(f"ResDiff guides the halvings of its U-Net: give two levels, got {tuple(multipliers)}")
         self.unet = UNet(15, 3, width, multipliers, blocks, attention, groups, dropout)
@@ -191,7 +197,9 @@ class ResDiffUNet(nn.Module):
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.
         """
-        self.unet.require_input(x, time)
+        require_maps(x, 6, "x")
+        self.unet.require_sides(x)
+        require_times(time, x)
         predicted, noisy = x.chunk(2, dim=1)
         embedding = self.unet.time(time)
         _, details = haar(predicted, levels=len(self.guides))

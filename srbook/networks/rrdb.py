@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
+from srbook.arguments import require_counts
 from srbook.degradations import bicubic_upsample
+from srbook.images import require_maps
 
 RESIDUAL_SCALE = 0.2
 SLOPE = 0.2
@@ -59,6 +61,7 @@ class RRDBEncoder(nn.Module):
 
     def __init__(self, width: int = 64, growth: int = 32, blocks: int = 23):
         super().__init__()
+        require_counts(width=width, growth=growth, blocks=blocks)
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
 
@@ -68,7 +71,7 @@ class RRDBEncoder(nn.Module):
         Map k of `taps` is block k's output, from 0. Each must exist and be named once, or it is a ValueError.
         """
         require_taps(taps, len(self.blocks) - 1)
-        return self._walk(self.head(lr), taps)[0]
+        return self._walk(self.head(require_maps(lr, 3, "lr")), taps)[0]
 
     def _walk(self, x: Tensor, taps: Collection[int]) -> tuple[list[Tensor], Tensor]:
         """The tapped maps, and the last block's output."""
@@ -125,7 +128,7 @@ class RRDBNet(RRDBEncoder):
         """
         last = len(self.blocks)
         require_taps(taps, last)
-        shallow = self.head(lr)
+        shallow = self.head(require_maps(lr, 3, "lr"))
         found, x = self._walk(shallow, taps)
         if last in taps:
             found.append(shallow + self.trunk(x))
@@ -139,6 +142,7 @@ class RRDBNet(RRDBEncoder):
 
 
 def _decoding_layers(scale: int, width: int) -> tuple[nn.ModuleList, nn.Conv2d, nn.Conv2d]:
+    require_counts(scale=scale, width=width)
     octaves = scale.bit_length() - 1
     if scale < 2 or scale != 2**octaves:
         raise ValueError(f"RRDBNet doubles the size some times, so its scale must be 2, 4, 8, ...; got {scale}")

@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
+from srbook.arguments import require_counts, require_lists_of_counts
 from srbook.degradations import bicubic_upsample
+from srbook.images import require_maps
 
 
 class SRCNN(nn.Module):
@@ -18,7 +20,11 @@ class SRCNN(nn.Module):
 
     def __init__(self, scale: int, widths: tuple[int, int] = (64, 32), kernels: tuple[int, int, int] = (9, 1, 5)):
         super().__init__()
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+        require_counts(scale=scale)
+        require_lists_of_counts(widths=widths, kernels=kernels)
+        if len(widths) != 2 or len(kernels) != 3:
+            raise ValueError(f"SRCNN has two widths and three kernels, got {tuple(widths)} and {tuple(kernels)}")
+        if any(kernel % 2 == 0 for kernel in kernels):
             raise ValueError(f"kernels must be odd and positive, so that sizes are kept, got {tuple(kernels)}")
         self.scale = scale
         first, second = widths
@@ -28,6 +34,6 @@ class SRCNN(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, sH, sW), not clipped."""
-        upscaled = bicubic_upsample(lr, self.scale)
+        upscaled = bicubic_upsample(require_maps(lr, 3, "lr"), self.scale)
         patches = self.extract(upscaled).relu()
         return self.reconstruct(self.map(patches).relu())

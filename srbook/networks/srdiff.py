@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mish
 
+from srbook.arguments import require_counts, require_lists_of_counts
+from srbook.images import require_maps
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -53,6 +55,8 @@ class SRDiffUNet(nn.Module):
 
     def __init__(self, scale: int, context: int, width: int = 64, multipliers: Sequence[int] = (1, 2, 2, 4)):
         super().__init__()
+        require_counts(scale=scale, context=context, width=width)
+        require_lists_of_counts(multipliers=multipliers)
         if len(multipliers) < 2 or multipliers[0] != 1:
             raise ValueError(f"multipliers must be at least two and start with 1, got {tuple(multipliers)}")
         if scale < 2 or scale % 2:
@@ -60,6 +64,7 @@ class SRDiffUNet(nn.Module):
         widths = [width * multiplier for multiplier in multipliers]
         self.scale = scale
         self.multiple = 2 ** (len(widths) - 1)
+        self.least = 2 * self.multiple  # a single pixel has nothing beside it that could be mirrored
         self.time = TimeEmbedding(width, nn.Mish(), inclusive=True)
         self.condition = nn.ConvTranspose2d(context, width, 2 * scale, stride=scale, padding=scale // 2)
         self.down = nn.ModuleList(
@@ -81,7 +86,8 @@ class SRDiffUNet(nn.Module):
         """One evaluation, to (N, 3, sH, sW).
 
         Args:
-            x: (N, 3, sH, sW); both sizes are multiples of 2^(levels - 1), kept in `multiple`.
+            x: (N, 3, sH, sW); both sizes are multiples of 2^(levels - 1), kept in `multiple`, and at least twice as
+                large, kept in `least`.
             time: (N,), the step of each image.
             features: (N, context, H, W), the condition.
 
@@ -89,9 +95,12 @@ class SRDiffUNet(nn.Module):
             ValueError: sizes that cannot be halved often enough or do not belong together, or a `time` of another
                 shape.
         """
-        height, width = x.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"height and width must be multiples of {self.multiple}, got {(height, width)}")
+        height, width = require_maps(x, 3, "x").shape[-2:]
+        if height % self.multiple or width % self.multiple or min(height, width) < self.least:
+            raise ValueError(
+                f"height and width must be multiples of {self.multiple}, and at least {self.least}, "
+                f"got {(height, width)}"
+            )
         if (self.scale * features.shape[-2], self.scale * features.shape[-1]) != (height, width):
             raise ValueError(
                 f"features of {tuple(features.shape[-2:])} at x{self.scale} do not fit an image of {(height, width)}"

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from srbook.arguments import require_instance, require_integer
 from srbook.numbers import at_least_single
 
 
@@ -21,6 +22,8 @@ def sinusoidal_embedding(time: Tensor, channels: int, *, inclusive: bool = False
     Raises:
         ValueError: `channels` is odd or below 4, or `time` is not one-dimensional.
     """
+    require_instance("time", time, Tensor)
+    require_integer("channels", channels, 1)
     if channels < 4 or channels % 2:
         raise ValueError(f"channels must be even and at least 4, for pairs of sine and cosine, got {channels}")
     if time.ndim != 1:
@@ -56,5 +59,6 @@ class TimeEmbedding(nn.Module):
 
 def require_times(time: Tensor, x: Tensor) -> None:
     """Check that `time` holds one number for each image of `x`; otherwise raise a ValueError."""
+    require_instance("time", time, Tensor)
     if time.shape != x.shape[:1]:
         raise ValueError(f"time must have shape ({len(x)},), one number per image, got {tuple(time.shape)}")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from srbook.arguments import require_counts, require_lists_of_counts, require_numbers
+from srbook.images import require_maps
 from srbook.networks.blocks import Doubling, ResidualBlock, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
@@ -48,11 +50,16 @@ class UNet(nn.Module):
         time_activation: bool = False,
     ):
         super().__init__()
+        require_counts(inputs=inputs, outputs=outputs, width=width, blocks=blocks, groups=groups)
+        require_lists_of_counts(multipliers=multipliers)
+        require_numbers(dropout=dropout)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be a share from 0 to below 1, got {dropout}")
         levels = len(multipliers)
-        if levels == 0 or blocks < 1:
-            raise ValueError(f"a U-Net needs at least one level and one block, got {levels} levels, {blocks} blocks")
-        if not set(attention) <= set(range(levels)):
-            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {tuple(attention)}")
+        if levels == 0:
+            raise ValueError("a U-Net needs at least one level, got no multipliers")
+        if not isinstance(attention, list | tuple) or not set(attention) <= set(range(levels)):
+            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {attention!r}")
         widths = [width * multiplier for multiplier in multipliers]
         if any(channels % groups for channels in (width, *widths)):
             raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
@@ -100,14 +107,15 @@ class UNet(nn.Module):
         Raises:
             ValueError: a size that cannot be halved often enough, or a `time` of another shape.
         """
-        self.require_input(x, time)
+        require_maps(x, self.stem.in_channels, "x")
+        self.require_sides(x)
+        require_times(time, x)
         return self.walk(x, self.time(time))
 
-    def require_input(self, x: Tensor, time: Tensor) -> None:
-        """Check what `forward` takes; otherwise raise its ValueError."""
+    def require_sides(self, x: Tensor) -> None:
+        """Check that both sides of `x` can be halved often enough; otherwise raise a ValueError."""
         if any(size % self.multiple for size in x.shape[-2:]):
             raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
-        require_times(time, x)
 
     def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
         """Everything after the time embedding `time` (N, width), from x (N, inputs, H, W) to (N, outputs, H, W).

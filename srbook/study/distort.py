@@ -88,7 +88,7 @@ def match_psnr(image: Tensor, name: str, decibels: float, *, steps: int = 16) ->
     Raises:
         ValueError: another name, several images, or a PSNR that even the largest strength does not fall to.
     """
-    if name not in DISTORTIONS:
+    if not isinstance(name, str) or name not in DISTORTIONS:
         raise ValueError(f"unknown distortion {name!r}; choose from {', '.join(DISTORTIONS)}")
     if len(require_images(image)) != 1:
         raise ValueError(f"match_psnr tunes one image, got a batch of {len(image)}")

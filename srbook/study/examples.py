@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
+from srbook.arguments import require_iterable
 from srbook.degradations import bicubic_downsample
 
 
@@ -19,6 +20,10 @@ def patch_pairs(images: Iterable[Tensor], *, scale: int, size: int) -> tuple[Ten
         images: high-resolution images (1, 3, H, W) in [0, 1], sides divisible by `scale`.
         size: side of the low-resolution patches, in pixels.
     """
+    require_iterable("images", images, "images (1, 3, H, W)")
+    images = list(images)
+    if not images:
+        raise ValueError("patch_pairs needs at least one image, got none")
     low, high = [], []
     for image in images:
         hr, lr = (x.mean(dim=1, keepdim=True) for x in (image, bicubic_downsample(image, scale)))

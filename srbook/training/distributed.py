@@ -39,13 +39,18 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def highest(*numbers: int) -> list[int]:
+    """Of each number the highest that a process has; all must call it."""
+    if processes()[1] == 1:
+        return list(numbers)
+    values = torch.tensor([int(number) for number in numbers])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX, group=_messages())
+    return values.tolist()
+
+
 def any_process(flag: bool) -> bool:
     """Whether the flag is true on at least one process; all must call it."""
-    if processes()[1] == 1:
-        return flag
-    flags = torch.tensor(int(flag))
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=_messages())
-    return bool(flags)
+    return bool(highest(int(flag))[0])
 
 
 @contextmanager

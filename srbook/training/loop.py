@@ -1,4 +1,4 @@
-"""Small parts of the training loop: which batches, running sums, and a Ctrl-C that waits for the end of the step."""
+"""Small parts of the training loop: running sums, and signals that wait for the end of the step."""
 
 import signal
 import threading
@@ -7,20 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
-from torch.utils.data import Sampler
 
-
-class Indices(Sampler[int]):
-    """Which batches a process takes, in order."""
-
-    def __init__(self, indices: range):
-        self.indices = indices
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
+# Ctrl-C, the end of a job (Slurm, Docker, kill), and a closed terminal. Windows has no SIGHUP.
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Window:
@@ -48,26 +37,50 @@ class Window:
         return means
 
 
+class Clock:
+    """Says when it is time for the next checkpoint."""
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        self.started = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.started >= self.seconds
+
+
+class Ending:
+    """Which signal has come: its number, or 0."""
+
+    number = 0
+
+
 @contextmanager
-def delayed_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a set event, so that a step is finished and saved; a second one stops at once."""
-    event = threading.Event()
+def delayed_ending() -> Iterator[Ending]:
+    """Note the signals of `ENDINGS`, so that the step is finished and saved; a second Ctrl-C stops at once.
+
+    A signal that the process ignores (`nohup`) stays ignored. Closing a terminal sends its signal more than once, so
+    the others may come again.
+    """
+    ending = Ending()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield event
+        yield ending
         return
 
-    previous = signal.getsignal(signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in ENDINGS}
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
 
     def handler(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, previous)
+        ending.number = ending.number or number
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
-    signal.signal(signal.SIGINT, handler)
+    for number in previous:
+        signal.signal(number, handler)
     try:
-        yield event
+        yield ending
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number, former in previous.items():
+            signal.signal(number, former)

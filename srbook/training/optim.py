@@ -10,6 +10,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from srbook.settings import TrainingConfig
 from srbook.turns import Turn
 
+_STATE = {"step", "exp_avg", "exp_avg_sq"}  # what AdamW keeps of a weight
+
 
 class FusedAdamW:
     """torch's fused AdamW (Loshchilov and Hutter, 2019) for weights in any mixture of memory layouts.
@@ -65,12 +67,23 @@ class FusedAdamW:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` returned; settings such as the learning rate stay as they are."""
+        """Put back what `tensors` returned; settings such as the learning rate stay as they are.
+
+        Tensors that do not fit these weights are a ValueError.
+        """
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
-            index, name = key.split(".", 1)
-            view = _as_view(tensor, self.weights[int(index)])
+            index, _, name = key.partition(".")
+            if not index.isdecimal() or int(index) >= len(self.weights) or name not in _STATE:
+                raise ValueError(f"the optimizer has no {key!r}")
+            weight = self.weights[int(index)]
+            if tensor.shape != (() if name == "step" else weight.shape) or not tensor.is_floating_point():
+                raise ValueError(f"the optimizer's {key!r} does not fit its weight: {tuple(tensor.shape)}")
+            view = _as_view(tensor, weight)
             state.setdefault(int(index), {})[name] = view.clone(memory_format=torch.contiguous_format)
+        for index, entry in state.items():
+            if absent := _STATE - entry.keys():
+                raise ValueError(f"the optimizer lacks {index}.{min(absent)!r}")
         self._adam.load_state_dict({**self._adam.state_dict(), "state": state})
 
 
@@ -146,8 +159,9 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        self._parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        tensors = module.state_dict(keep_vars=True)  # its names are those of `update`, compiled or not
+        self.weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._parameters = [name for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)]
         self._buffers = [name for name in self.weights if name not in set(self._parameters)]
 
     @torch.no_grad()
@@ -163,6 +177,12 @@ class EMA:
     def buffers(self) -> list[Tensor]:
         """The tensors that are copied, not averaged."""
         return [self.weights[name] for name in self._buffers]
+
+    def restore_buffers(self, module: nn.Module) -> None:
+        """Give a module the buffers that it had at the last update."""
+        current = module.state_dict()
+        for name in self._buffers:
+            current[name].copy_(self.weights[name])
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Continue from saved averages."""

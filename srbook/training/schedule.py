@@ -2,6 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
+
+from srbook.arguments import require_choice
+
+Schedule = Literal["constant", "cosine", "multistep"]
 
 
 def learning_rate_factor(
@@ -9,7 +14,7 @@ def learning_rate_factor(
     *,
     steps: int,
     warmup: int,
-    schedule: str,
+    schedule: Schedule,
     floor: float = 0.0,
     milestones: Sequence[int] = (),
     factor: float = 0.5,
@@ -23,10 +28,11 @@ def learning_rate_factor(
     Args:
         step: zero-based number of the step about to be taken.
         steps, warmup: length of the run and of the rise.
-        schedule: "constant", "cosine", or "multistep".
+        schedule: "constant", "cosine", or "multistep"; another word is a ValueError.
         floor: where the cosine ends, in [0, 1].
         milestones: steps from which on the rate is multiplied by `factor` once more.
     """
+    require_choice("schedule", schedule, Schedule)
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":

@@ -25,6 +25,9 @@ class Turns:
         turns: as `method.turns()` gives them.
         config: rates, AdamW's settings, and how gradients are cut.
 
+    Attributes:
+        moving: whether a step has moved some weights and not yet all.
+
     Raises:
         ValueError: as `parameter_groups`, or two turns have one name.
     """
@@ -32,7 +35,7 @@ class Turns:
     def __init__(self, method: nn.Module, turns: Sequence[Turn], config: TrainingConfig):
         if len({turn.name for turn in turns}) < len(turns):
             raise ValueError(f"turns need different names, got {', '.join(turn.name for turn in turns)}")
-        self.turns, self.config = turns, config
+        self.turns, self.config, self.moving = turns, config, False
         self.optimizers = [
             FusedAdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
             for groups in parameter_groups(method, turns, config)
@@ -67,6 +70,7 @@ class Turns:
             if self.config.clip_value < math.inf:
                 clip_grad_value_(optimizer.weights, self.config.clip_value)
             norm = clip_grad_norm_(optimizer.weights, self.config.clip_norm)
+            self.moving = True
             optimizer.step()
             optimizer.zero_grad()
             for name, figure in {**losses, "gradient_norm": norm}.items():
@@ -95,10 +99,16 @@ class Turns:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` returned."""
+        """Put back what `tensors` returned; tensors of other turns or weights are a ValueError."""
+        left = dict(tensors)
         for turn, optimizer in zip(self.turns, self.optimizers, strict=True):
             start = f"{turn.name}/"
-            optimizer.load({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+            own = {key.removeprefix(start): left.pop(key) for key in tensors if key.startswith(start)}
+            if not own:
+                raise ValueError(f"the optimizer of the turn {turn.name!r} is missing")
+            optimizer.load(own)
+        if left:
+            raise ValueError(f"there is no turn for {min(left)!r}")
 
     def _require_gradients(self, only: int | None = None) -> None:
         if len(self.turns) > 1:

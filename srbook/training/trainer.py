@@ -1,44 +1,36 @@
 """The trainer: one loop for everything that is trained, on CPU or GPU, that can stop at any time and resume exactly."""
 
-import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from srbook.accel import accelerate, choose_precision
+from srbook.arguments import require_function, require_instance, require_integer, shown
 from srbook.degradations import Bicubic
-from srbook.methods.renamed import present_arguments
+from srbook.files import require_tensors
+from srbook.numbers import first_not_finite
 from srbook.parts import require
 from srbook.progress import Progress
 from srbook.settings import TrainingConfig
-from srbook.training.checkpoint import (
-    Checkpoint,
-    delete_checkpoints,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from srbook.training.distributed import any_process, copy_from_first, gather, processes, together
+from srbook.training.checkpoint import Checkpoint, latest_checkpoint, newest_checkpoint, save_checkpoint
+from srbook.training.distributed import copy_from_first, gather, highest, processes, together
+from srbook.training.feed import Batches, feed
+from srbook.training.folder import LOG, VALIDATION, WEIGHTS, clear, locked, tidy
 from srbook.training.log import Record, TrainingLog
-from srbook.training.loop import Indices, Window, delayed_interrupt, ignore_interrupt
+from srbook.training.loop import Clock, Window, delayed_ending
 from srbook.training.optim import EMA
+from srbook.training.resume import identity_of, require_same_circumstances, require_same_run
 from srbook.training.schedule import learning_rate_factor
 from srbook.training.step import Turns
 from srbook.training.validation import Validation
 from srbook.turns import Trainable
-
-
-class Batches(Protocol):
-    """Training data with random access: item i is always the same batch (hr, lr). See `srbook.data.PairedPatches`."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
 class TrainingDiverged(FloatingPointError):
@@ -51,15 +43,17 @@ class TrainingResult:
 
     Attributes:
         step: optimizer steps done in all.
-        interrupted: whether Ctrl-C ended the run before its last step.
+        interrupted: whether a signal ended the run before its last step.
         records: the log, one dict per record with "step" and either "loss", "gradient_norm", "learning_rate", and
             "images_per_second", or figures of a validation such as "validation_psnr" (dB, on Y). Where a step has
             several turns, losses and norms carry a turn's name: "discriminator_loss".
+        signal: which signal that was.
     """
 
     step: int
     interrupted: bool
     records: list[Record]
+    signal: int | None = None
 
 
 class Trainer:
@@ -67,7 +61,9 @@ class Trainer:
 
     With an `output` folder the run leaves `log.jsonl`, `checkpoints/`, `validation/` (images), and
     `weights.safetensors` (the averaged weights, for `srbook.load`). Called again with the same folder it resumes from
-    the last checkpoint and ends with the same weights as a run that was never stopped.
+    the newest intact checkpoint and ends with the same weights as a run that was never stopped. Ctrl-C, SIGTERM, and
+    SIGHUP finish the step and save (in the main thread, which alone hears them); so does any error that comes between
+    two steps. One run at a time writes to a folder.
 
     Args:
         batches: `batches[i]` is the i-th batch (hr, lr).
@@ -78,14 +74,17 @@ class Trainer:
             "validation_<name>". Images by name, each (1, 3, H, W), stand for a `Validation` of PSNR after bicubic
             downsampling.
         device: "auto" takes a GPU if there is one; "cpu" and "cuda" insist on theirs.
-        restart: train from scratch although `output` holds a checkpoint.
+        restart: train from scratch although `output` holds a run, which is deleted.
+        accept_changes: go on from a checkpoint although the data or the number of processes are others.
+        origin: what tells apart the weights that the method begins with, such as `srbook.files.checksum` of those that
+            an earlier stage trained; a resumed run must have begun with the same.
         workers: processes that prepare batches; None chooses (none on a CPU, four for a GPU).
         on_log: called with all records after each new one, for live plots.
 
     Raises:
         ValueError: the method has nothing to train, no such stage, or no such part, a validation image cannot be
-            measured, the device is not there, or `output` holds a run of another method, with other frozen parts, or
-            with other settings.
+            measured, the device is not there, or `output` holds a run of another method, with other frozen parts,
+            settings, data, or weights at its start, or no intact checkpoint.
         ModuleNotFoundError: Accelerate is not installed; names the extra that brings it.
     """
 
@@ -100,10 +99,20 @@ class Trainer:
         validation: Mapping[str, Tensor] | Callable[[Any, int], dict[str, float]] | None = None,
         device: str = "auto",
         restart: bool = False,
+        accept_changes: bool = False,
+        origin: str | None = None,
         workers: int | None = None,
         progress: bool = True,
         on_log: Callable[[list[Record]], None] | None = None,
     ):
+        require_instance("method", method, nn.Module, "srbook.build(name) makes one")
+        if not all(hasattr(method, name) for name in ("kind", "arguments", "stage", "begin", "turns")):
+            raise TypeError(f"a {type(method).__name__} is not srbook.turns.Trainable, as methods are")
+        require_instance("config", config, TrainingConfig)
+        if not hasattr(batches, "__getitem__"):
+            raise TypeError(f"batches must be data with random access, such as PairedPatches, got {shown(batches)}")
+        if workers is not None:
+            require_integer("workers", workers, 0)
         method.begin(stage or method.stage)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
@@ -128,7 +137,11 @@ class Trainer:
         )
         self.turns = Turns(self.method, method.turns(), config)
         self.ema = EMA(method, config.ema_decay)
-        self.start = 0 if restart else self._resume()
+        self.origin, self.data = origin, getattr(batches, "fingerprint", None)
+        self.restart, self.resumed_from = restart, None
+        self.start = 0 if restart or self.output is None else self._resume(self.output, accept_changes)
+        self._done = self._saved = self.start  # steps
+        self._clock = Clock(config.save_minutes)
         self._spent = False
 
     def fit(self) -> TrainingResult:
@@ -140,49 +153,86 @@ class Trainer:
 
         Raises:
             RuntimeError: called a second time.
-            TrainingDiverged: the loss or the gradient is not finite; the last checkpoint is left as it was.
+            ValueError: another run writes to the output folder, or has since this trainer was made.
+            TrainingDiverged: the loss, the gradient, or a weight is not finite; the last checkpoint is left as it was.
             ProcessFailed: another process of the run failed; has its message.
+            Exception: what the data, the method, a validation, or `on_log` raises. The steps done are saved before, but
+                where it comes between two turns of a step.
         """
         if self._spent:
             raise RuntimeError("fit was called before; make a new Trainer, which goes on from the output folder")
         self._spent = True
-        config = self.config
         writes = self.output is not None and self._is_first
-        if writes and self.start == 0:
-            delete_checkpoints(self.output)
-        log = TrainingLog(self.output / "log.jsonl" if writes else None, resume_at=self.start)
+        with ExitStack() as stack:
+            with together():
+                if writes:
+                    stack.enter_context(locked(self.output))
+                log = self._begin_log(self.output if writes else None)
+            try:
+                return self._fit(log)
+            except TrainingDiverged:
+                raise
+            except Exception:
+                if writes:
+                    self._rescue()
+                raise
+
+    def _begin_log(self, folder: Path | None) -> TrainingLog:
+        if folder is None:
+            return TrainingLog(None)
+        if self.restart:
+            clear(folder)
+        elif latest_checkpoint(folder) != self._seen:
+            raise ValueError(f"another run has written to {folder} since this trainer was made; make a new one")
+        tidy(folder, self.start)
+        return TrainingLog(folder / LOG, resume_at=self.start)
+
+    def _fit(self, log: TrainingLog) -> TrainingResult:
+        config = self.config
         self.method.train()
         self.turns.prepare(self.accelerator)
         if self.start == 0:
             copy_from_first(self.method.state_dict().values())  # fresh weights differ
             self.ema = EMA(self.method, config.ema_decay)
-        step, interrupted = self.start, False
+        step, number = self.start, 0
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),  # each step seeds it
-            delayed_interrupt() as interrupt,
+            delayed_ending() as ending,
             Progress(config.steps, _label(self.method), unit="step", initial=step, enabled=self.show_progress) as bar,
         ):
-            loader, window = iter(self._loader()), Window()
+            batches, window = self._feed(), Window()
             for step in range(self.start + 1, config.steps + 1):
                 with together():
-                    hr, lr = next(loader)
+                    hr, lr = next(batches)
                 window.add(self._step(step - 1, hr, lr), images=len(hr) * processes()[1])
                 last = step == config.steps
-                interrupted = any_process(interrupt.is_set()) and not last
-                saves = self.output is not None and (last or interrupted or step % config.save_every == 0)
+                number, due = highest(ending.number, self._clock.due())
+                ends = last or number > 0
                 validates = self.validation is not None and (last or step % config.validate_every == 0)
+                saves = self.output is not None and (ends or validates or due or step % config.save_every == 0)
                 shown: dict[str, str] = {}
-                if last or interrupted or saves or validates or step % config.log_every == 0:
+                if ends or saves or validates or step % config.log_every == 0:
                     shown = self._report(step, window, log, bar, saves=saves, validates=validates)
                 bar.update(**shown)
-                if interrupted:
+                if number and not last:
                     kept = "saved; run again to go on" if self.output else "no output folder, so nothing was saved"
                     bar.write(f"stopped at step {step} of {config.steps}: {kept}")
                     break
         copy_from_first(self.ema.buffers())
         self.method.load_state_dict(self.ema.weights)
         self.method.eval()
-        return TrainingResult(step=step, interrupted=interrupted, records=log.records)
+        interrupted = number > 0 and step < config.steps
+        return TrainingResult(step, interrupted, log.records, signal=number if interrupted else None)
+
+    def _rescue(self) -> None:
+        """Save the steps that are done, after an error."""
+        if self._done == self._saved or self.turns.moving:
+            return
+        self.ema.restore_buffers(self.method)
+        try:
+            self._save(self._done)
+        except Exception as error:  # the first one is the one to report
+            warnings.warn(f"the state after step {self._done} could not be saved: {error}", stacklevel=2)
 
     def _step(self, index: int, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
         config = self.config
@@ -200,6 +250,7 @@ class Trainer:
         torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         figures = self.turns.take(hr, lr, generator, factor, self._precision)
         self.ema.update(self.method, index)
+        self.turns.moving, self._done = False, index + 1
         return figures
 
     def _generator(self, index: int) -> torch.Generator:
@@ -207,18 +258,10 @@ class Trainer:
         key = (self.config.seed * 1_000_003 + index) * 1_009 + processes()[0]
         return torch.Generator(self.device).manual_seed(key % 2**63)
 
-    def _loader(self) -> DataLoader:
+    def _feed(self) -> Iterator[tuple[Tensor, Tensor]]:
         rank, count = processes()
         indices = range(self.start * count + rank, self.config.steps * count, count)
-        return DataLoader(
-            self.batches,  # type: ignore[arg-type]  # torch asks for its own base class
-            batch_size=None,
-            sampler=Indices(indices),
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupt,
-            generator=torch.Generator(),  # else the loader draws from the global one
-        )
+        return feed(self.batches, indices, workers=self.workers, pin_memory=self.device.type == "cuda")
 
     def _report(
         self, step: int, window: Window, log: TrainingLog, bar: Progress, *, saves: bool, validates: bool
@@ -229,6 +272,8 @@ class Trainer:
             log.add(record)
             if saves and self._is_first:
                 self._save(step)
+        if saves:
+            self._clock.restart()
         if validates:
             figures = self._validate(step)
             with together():
@@ -248,20 +293,24 @@ class Trainer:
             bad = [rank for rank, record in enumerate(records) if not math.isfinite(record[name])]
             if bad:
                 where = f" on process {bad[0]}" if len(bad) < len(records) else ""
-                kept = latest_checkpoint(self.output) if self.output else None
-                raise TrainingDiverged(
-                    f"training diverged before step {step}: {name.replace('_', ' ')} {records[bad[0]][name]}{where}. "
-                    f"Last good checkpoint: {kept or 'none'}. Try a lower learning_rate (now "
-                    f"{self.config.learning_rate:g}), a longer warmup, or precision='fp32'."
-                )
+                raise self._diverged(step, f"{name.replace('_', ' ')} {records[bad[0]][name]}{where}")
         return {"step": step, **means, "learning_rate": self.turns.learning_rate()}
+
+    def _diverged(self, step: int, what: str) -> TrainingDiverged:
+        kept = latest_checkpoint(self.output) if self.output else None
+        return TrainingDiverged(
+            f"training diverged before step {step}: {what}. Last good checkpoint: {kept or 'none'}. Try a lower "
+            f"learning_rate (now {self.config.learning_rate:g}), a longer warmup, or precision='fp32'."
+        )
 
     def _validation(
         self, given: Mapping[str, Tensor] | Callable[[Any, int], dict[str, float]] | None, method: Any, seed: int
     ) -> Callable[[Any, int], dict[str, float]] | None:
         if not isinstance(given, Mapping):
+            if given is not None:
+                require_function("validation", given)
             return given
-        folder = self.output / "validation" if self.output else None
+        folder = self.output / VALIDATION if self.output else None
         return Validation(given, Bicubic(method.scale), output=folder, seed=seed) if given else None
 
     @torch.no_grad()
@@ -288,44 +337,40 @@ class Trainer:
         assert self.output is not None
         checkpoint = Checkpoint(
             step=step,
-            method=self._identity(),
+            method=identity_of(self.method),
             config=self.config.model_dump(mode="json"),
             weights=self.method.state_dict(),
             ema=self.ema.weights,
             optimizer=self.turns.tensors(),
+            origin=self.origin,
+            data=self.data,
+            processes=processes()[1],
         )
+        if (name := first_not_finite(checkpoint.tensors())) is not None:
+            raise self._diverged(step, f"{name} holds a number that is not finite")
         with self._averaged():  # first: a resumed run mends what a crash leaves undone before its checkpoint is there
-            self.method.save(self.output / "weights.safetensors")
+            self.method.save(self.output / WEIGHTS)
         save_checkpoint(self.output, checkpoint)
+        self._saved = step
 
-    def _identity(self) -> dict[str, Any]:
-        identity = {"kind": self.method.kind, "arguments": self.method.arguments, "stage": self.method.stage}
-        frozen = self.method.frozen() if hasattr(self.method, "frozen") else {}
-        if frozen:
-            identity["frozen"] = frozen
-        return json.loads(json.dumps(identity))  # as a checkpoint gives it back: tuples become lists
-
-    def _resume(self) -> int:
-        path = latest_checkpoint(self.output) if self.output else None
-        if path is None:
+    def _resume(self, folder: Path, accept_changes: bool) -> int:
+        self._seen = latest_checkpoint(folder)
+        newest = newest_checkpoint(folder)
+        if newest is None:
             return 0
-        checkpoint = load_checkpoint(path)
-        advice = "Choose another output folder, or restart to train from scratch."
-        identity, kept = self._identity(), dict(checkpoint.method)
-        kept["arguments"] = present_arguments(kept["kind"], kept["arguments"])
-        frozen = identity.pop("frozen", {})
-        frozen_then = kept.pop("frozen", frozen)  # older checkpoints do not say
-        if kept != identity:
-            raise ValueError(f"{path} belongs to another method: {kept}, not {identity}. {advice}")
-        changed = sorted(name for name in frozen | frozen_then if frozen.get(name) != frozen_then.get(name))
-        if changed:
-            raise ValueError(f"{path} was made with other frozen parts: {', '.join(changed)}. {advice}")
-        changed = self.config.must_match(TrainingConfig(**checkpoint.config))
-        if changed:
-            raise ValueError(f"{path} was made with other settings ({', '.join(changed)}). {advice}")
+        path, checkpoint = newest
+        require_same_run(path, checkpoint, identity=identity_of(self.method), config=self.config, origin=self.origin)
+        if not accept_changes:
+            require_same_circumstances(path, checkpoint, data=self.data, processes=processes()[1])
+        require_tensors(checkpoint.weights, self.method.state_dict(), path, self.method.kind)
+        require_tensors(checkpoint.ema, self.ema.weights, path, f"the averages of {self.method.kind}")
+        try:
+            self.turns.load(checkpoint.optimizer)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         self.method.load_state_dict(checkpoint.weights)
         self.ema.load(checkpoint.ema)
-        self.turns.load(checkpoint.optimizer)
+        self.resumed_from = path
         return checkpoint.step
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.data import write_image
 from srbook.degradations import Degradation
 from srbook.images import require_one_image, round_to_8bit
@@ -42,6 +43,7 @@ class Validation:
         output: str | Path | None = None,
         seed: int = 0,
     ):
+        require_instance("degrade", degrade, Degradation, "such as srbook.degradations.Bicubic(4)")
         for name, image in images.items():
             _require_measurable(image, f"validation image {name!r}", degrade.scale)
         if not images:

@@ -10,6 +10,7 @@ from srbook.viz.html import (
     data_uri,
     image_tag,
     require_alt,
+    require_texts,
     require_zoom,
     to_pixels,
     wrap,
@@ -57,7 +58,7 @@ def compare(
     Raises:
         ValueError: the sizes do not fit, `zoom` is not a positive integer, or `alt` is empty.
     """
-    alt, zoom = require_alt(alt), require_zoom(zoom)
+    alt, zoom, labels = require_alt(alt), require_zoom(zoom), require_texts("labels", labels, 2)
     left, right = to_pixels(before, "before"), to_pixels(after, "after")
     grow_left, grow_right = integer_factor(left, right), integer_factor(right, left)
     if grow_left is None and grow_right is None:

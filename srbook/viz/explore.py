@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from srbook.arguments import require_function, require_instance, require_iterable
 from srbook.progress import is_static
 from srbook.viz.html import (
     Html,
@@ -77,6 +78,11 @@ def explore(
             frames, or too many bytes.
         ModuleNotFoundError: a live notebook without ipywidgets.
     """
+    require_function("draw", draw)
+    require_instance("axes", axes, Mapping)
+    require_instance("labels", labels or {}, Mapping)
+    for axis, values in axes.items():
+        require_iterable(f"the axis {axis!r}", values, "values")
     if not axes or not all(len(values) for values in axes.values()):
         raise ValueError(f"axes={dict(axes)!r}: give at least one axis, and at least one value for each")
     unknown = set(labels or {}) - set(axes)

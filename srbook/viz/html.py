@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from srbook.arguments import require_integer, require_iterable
 from srbook.images import require_images, round_to_8bit
 
 if TYPE_CHECKING:
@@ -107,10 +109,18 @@ def require_alt(alt: str) -> str:
     return alt.strip()
 
 
+def require_texts(name: str, texts: Sequence[str], count: int) -> list[str]:
+    """Return `texts` as a list if they are `count` strings; otherwise raise a ValueError or TypeError."""
+    require_iterable(name, texts, "texts")
+    texts = list(texts)
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} must be {count} texts, one for each image, got {texts!r}")
+    return texts
+
+
 def require_zoom(zoom: int) -> int:
     """Return `zoom` if it is a positive integer; otherwise raise a ValueError."""
-    if not isinstance(zoom, int) or zoom < 1:
-        raise ValueError(f"zoom={zoom!r}: must be a positive integer, so that every pixel keeps one size")
+    require_integer("zoom", zoom, 1)
     return zoom
 
 
@@ -126,6 +136,8 @@ def image_tag(uri: str, alt: str, width: int, *, classes: str = "", hidden: bool
 
 def caption_tag(caption: str | None) -> str:
     """The visible text below a figure; nothing for None."""
+    if not isinstance(caption, str | None):
+        raise TypeError(f"caption must be a text, got {caption!r}")
     return "" if caption is None else f"<figcaption>{escape(caption)}</figcaption>"
 
 

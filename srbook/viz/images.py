@@ -6,12 +6,14 @@ from html import escape
 import numpy as np
 from torch import Tensor
 
+from srbook.arguments import require_integer, require_iterable
 from srbook.viz.html import (
     Html,
     caption_tag,
     data_uri,
     image_tag,
     require_alt,
+    require_texts,
     require_zoom,
     to_pixels,
     wrap,
@@ -57,8 +59,12 @@ def show_images(
             crop, `zoom` is not a positive integer, or `alt` is empty.
     """
     alt, zoom = require_alt(alt), require_zoom(zoom)
-    if not images or len(images) != len(titles):
-        raise ValueError(f"need images and one title for each, got {len(images)} and {len(titles)}")
+    require_iterable("images", images, "images")
+    if not images:
+        raise ValueError("need images and one title for each, got none")
+    titles = require_texts("titles", titles, len(images))
+    if columns is not None:
+        require_integer("columns", columns, 1)
     arrays = _same_size([to_pixels(image, title) for image, title in zip(images, titles, strict=True)])
     cells = []
     if crop is not None:
@@ -107,6 +113,8 @@ def _require_crop(crop: Crop, arrays: list[np.ndarray], titles: Sequence[str]) -
                 f"one crop needs images of one size (or smaller by an integer factor): {title!r} is "
                 f"{array.shape[:2]}, {titles[-1]!r} is {arrays[-1].shape[:2]}"
             )
+    if not isinstance(crop, tuple | list) or len(crop) != 4 or not all(isinstance(each, int) for each in crop):
+        raise ValueError(f"crop must be four integers (top, left, height, width), got {crop!r}")
     top, left, height, width = crop
     full = arrays[-1].shape
     if min(top, left) < 0 or min(height, width) < 1 or top + height > full[0] or left + width > full[1]:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from srbook.arguments import require_instance, require_iterable
 from srbook.progress import is_static
 from srbook.viz.html import Html, figure
 from srbook.viz.style import PALETTE, style
@@ -21,6 +22,11 @@ def loss_curve(records: Sequence[Mapping[str, float]], *, title: str = "Training
     import numpy as np
     from matplotlib.figure import Figure
 
+    require_iterable("records", records, "dicts")
+    for record in records:
+        require_instance("a record", record, Mapping)
+        if "loss" in record and "step" not in record:
+            raise ValueError(f"a record with a loss needs its step, got {dict(record)}")
     points = [(record["step"], record["loss"]) for record in records if "loss" in record]
     if len(points) < 2:
         raise ValueError(f"need at least two records with a loss, got {len(points)} of {len(records)} records")

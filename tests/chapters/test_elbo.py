@@ -350,7 +350,7 @@ def test_elbo_terms_refuses_bad_input() -> None:
     path, x0 = ddpm(10), images(2, 3)
     denoise = wrong_by(0.0, x0)
     for times in ([10, 5], [10, 5, 5, 0], [0], []):
-        with pytest.raises(ValueError, match="times must fall to 0, and be at least two"):
+        with pytest.raises(ValueError, match="times must fall"):
             elbo_terms(path, denoise, x0, GRAY, times=times)
     with pytest.raises(ValueError, match="times of this path lie in"):
         elbo_terms(path, denoise, x0, GRAY, times=[11, 0])

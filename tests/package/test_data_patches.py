@@ -188,11 +188,50 @@ def test_rotated_files_are_counted_upright(tmp_path):
     assert hr.shape == (40, 3, 16, 16)
 
 
-def test_small_images_are_refused_by_name(folder):
-    with pytest.raises(ValueError, match=r"1\.png is 33 x 24 pixels, smaller than a patch of 28"):
-        patches(folder, patch_size=28)
-    with pytest.raises(ValueError, match="image 0 is 8 x 40 pixels"):
+def test_small_images_are_left_out_with_one_warning(folder):
+    """The others give the batches that they give alone."""
+    with pytest.warns(UserWarning, match=r"1 of 3 images is smaller than a patch of 28 \(.*1\.png: 33 x 24 .*left out"):
+        left = patches(folder, patch_size=28)
+    assert_same_pair(left[5], patches(ImageFolder.of([folder.paths[0], folder.paths[2]]), patch_size=28)[5])
+    with pytest.warns(UserWarning, match=r"2 of 3 images are smaller .*1\.png.*, the first\) .* \(--patch-size\)"):
+        patches(folder, patch_size=32)
+    with pytest.raises(ValueError, match=r"3 of 3 images are smaller than a patch of 48 .* so none is left"):
+        patches(folder, patch_size=48)
+    with pytest.raises(ValueError, match=r"1 of 1 images is smaller than a patch of 16 \(image 0: 8 x 40"):
         patches(photographs((8, 40)))
+
+
+def test_files_that_are_no_pictures_are_counted_before_the_training(folder):
+    for name in ("0.png", "2.png"):
+        folder.paths[int(name[0])].write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"2 of 3 pictures cannot be read, .*: .*0\.png .*data verify FOLDER"):
+        patches(ImageFolder(folder.paths[0].parent))
+
+
+def test_the_fingerprint_tells_data_apart(folder, tmp_path):
+    first = patches(folder).fingerprint
+    assert first.startswith("3 images ") and patches(folder, seed=9).fingerprint == first
+    folder.paths[0].rename(tmp_path / "00.png")
+    assert patches(ImageFolder(tmp_path)).fingerprint != first  # a file's name
+    (tmp_path / "00.png").rename(folder.paths[0])
+    assert patches(ImageFolder(tmp_path)).fingerprint == first
+    write_image(folder.paths[0], photographs((40, 48))[0])
+    assert patches(ImageFolder(tmp_path)).fingerprint != first  # its size
+    images = photographs((40, 40), (32, 32))
+    assert patches(images).fingerprint != patches([images[0], 1 - images[1]]).fingerprint
+    assert patches(images).fingerprint != patches(images, degradation=Noisy(4, std=0.1)).fingerprint
+
+
+def test_pictures_that_a_training_wrote_are_no_data(folder, tmp_path):
+    """A run below its own data folder would train on its validation pictures when it resumes."""
+    before = ImageFolder(tmp_path).paths
+    for place in (tmp_path / "run" / "encoder" / "validation", tmp_path / "run" / "validation" / "deep"):
+        write_image(place / "step-00000001-a.png", photographs((40, 40))[0])
+    assert len(ImageFolder(tmp_path)) == 5  # as long as nothing says that it is a run
+    for place in (tmp_path / "run" / "encoder", tmp_path / "run"):
+        (place / "log.jsonl").touch()
+    assert ImageFolder(tmp_path).paths == before
+    assert len(ImageFolder(tmp_path / "run" / "validation")) == 1  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -205,7 +244,7 @@ def test_small_images_are_refused_by_name(folder):
         (photographs((40, 40)), {"seed": -1}, ValueError, "seed must be an integer of at least 0"),
         ([torch.zeros(2, 3, 40, 40)], {}, ValueError, "image 0 must be one image, got a batch of 2"),
         ([torch.zeros(40, 40)], {}, ValueError, r"image 0 must have shape"),
-        (["a.png"], {}, TypeError, "image 0 must be a torch.Tensor"),
+        (["a.png"], {}, TypeError, "image 0 must be a floating point tensor, got str"),
     ],
 )
 def test_bad_arguments(images, changes, error, message):
@@ -214,7 +253,7 @@ def test_bad_arguments(images, changes, error, message):
 
 
 def test_bad_degradation_and_bad_index():
-    with pytest.raises(ValueError, match=r"must make \(1, 3, 10, 10\) of \(1, 3, 40, 40\), got \(1, 3, 10, 5\)"):
+    with pytest.raises(ValueError, match=r"makes of \(1, 3, 40, 40\) must be \(1, 3, 10, 10\), got \(1, 3, 10, 5\)"):
         patches(photographs((40, 40)), degradation=Every(4, size=5))[0]
     with pytest.raises(ValueError, match="the degradation shrinks 2 times, the patches 4 times"):
         patches(photographs((40, 40)), degradation=Bicubic(2))

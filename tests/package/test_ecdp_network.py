@@ -240,7 +240,7 @@ def test_encoder_is_the_first_part_of_rrdbnet():
 def test_networks_refuse_wrong_inputs():
     with pytest.raises(ValueError, match=r"at least one block for each, got multipliers \(1, 2\) and blocks \(1,\)"):
         GuidedUNet(multipliers=(1, 2), blocks=(1,))
-    with pytest.raises(ValueError, match=r"at least one block for each, got multipliers \(1,\) and blocks \(0,\)"):
+    with pytest.raises(ValueError, match="each of blocks must be an integer of at least 1, got 0"):
         GuidedUNet(multipliers=(1,), blocks=(0,))
     with pytest.raises(ValueError, match="first level must have a multiple of 16 channels, got 24"):
         GuidedUNet(width=24)

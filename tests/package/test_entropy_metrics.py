@@ -146,7 +146,7 @@ def test_wrong_inputs_are_refused():
     image = random_image(1, 3, 8, 8)
     with pytest.raises(ValueError, match="bins must be an integer of at least 1, got 0"):
         shannon_entropy(image, bins=0, low=0, high=1)
-    with pytest.raises(ValueError, match="low must be below high, got 1 and 1"):
+    with pytest.raises(ValueError, match="low must be below high, and both finite, got 1 and 1"):
         shannon_entropy(image, bins=4, low=1, high=1)
     with pytest.raises(ValueError, match=r"shape \(N, ...\) with at least one value, got \(0, 3\)"):
         shannon_entropy(torch.zeros(0, 3), bins=4, low=0, high=1)

@@ -83,7 +83,7 @@ def test_filter_takes_one_width_per_image():
 
 
 def test_filter_refuses_wrong_inputs():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 8"):
+    with pytest.raises(ValueError, match="height must be an integer of at least 1, got 0"):
         gaussian_filter(0, 8, 0.5)
     for sigma in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="sigma must be positive, in cycles per pixel"):

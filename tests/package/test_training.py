@@ -145,17 +145,21 @@ def test_each_element_of_a_gradient_is_cut_before_the_norm_is_taken():
 
 def test_parts_of_a_method_have_their_own_learning_rates(tmp_path):
     """Adam's first step is the rate times the sign, for each part with its own rate; warm-up scales both."""
-    rates = {"encoder": 1e-5}
-    settings = {"precision": "fp32", "ema_decay": 0, "clip_norm": math.inf, "learning_rates": rates, "save_every": 1}
-    trainer = make(tmp_path, steps=1, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
-    before = {name: weight.detach().clone() for name, weight in trainer.method.named_parameters()}
+    rates, after = {"encoder": 1e-5}, []
+    settings = {"precision": "fp32", "ema_decay": 0, "clip_norm": math.inf, "learning_rates": rates, "log_every": 1}
+    trainer = make(tmp_path, steps=2, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
+
+    def weights():
+        return {name: weight.detach().clone() for name, weight in trainer.method.named_parameters()}
+
+    before, trainer.on_log = weights(), lambda records: after.append(weights())
     records = trainer.fit().records
-    moved = {name: (weight - before[name]).abs().max().item() for name, weight in trainer.method.named_parameters()}
+    moved = {name: (weight - before[name]).abs().max().item() for name, weight in after[0].items()}
     for part, rate in (("encoder", 5e-6), ("network", 5e-4)):
         assert max(far for name, far in moved.items() if name.startswith(part)) == pytest.approx(rate, rel=2e-2)
-    assert records[-1]["learning_rate"] == pytest.approx(5e-4)
-    again = make(tmp_path, steps=2, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
-    assert again.start == 1 and len(again.fit().records) == 2
+    assert records[0]["learning_rate"] == pytest.approx(5e-4)
+    again = make(tmp_path, steps=3, method=srbook.build("ecdp-tiny"), warmup=2, **settings)
+    assert again.start == 2 and len(again.fit().records) == 3
 
 
 def test_a_learning_rate_for_a_part_that_is_not_trained_is_refused():
@@ -304,8 +308,9 @@ def test_damaged_checkpoint_is_named(tmp_path):
     make(tmp_path).fit()
     path = latest_checkpoint(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"step-00000006\.safetensors is not a readable"):
-        make(tmp_path)
+    with pytest.warns(UserWarning, match=r"step-00000006\.safetensors is not a readable .*; going on from .*00003\."):
+        trainer = make(tmp_path)
+    assert trainer.start == 3
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -335,7 +340,7 @@ def test_a_disk_that_refuses_is_an_error_of_the_system(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert caught.value.errno == errno.EFBIG and "weights.safetensors" in caught.value.filename
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["log.jsonl"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"log.jsonl", "run.lock"}
 
 
 def test_weights_that_a_crash_prevented_come_with_the_resumed_run(tmp_path, monkeypatch):

@@ -181,7 +181,7 @@ def test_every_weight_matters_and_dropout_acts_in_training_only():
     ("arguments", "message"),
     [
         ({"multipliers": ()}, "at least one level"),
-        ({"blocks": 0}, "at least one level and one block"),
+        ({"blocks": 0}, "blocks must be an integer of at least 1, got 0"),
         ({"attention": (5,)}, "levels from 0 to 4"),
         ({"width": 48}, "multiple of groups=32"),
     ],
@@ -242,7 +242,7 @@ def test_every_weight_of_srdiff_matters():
         ({"multipliers": (1,)}, r"at least two and start with 1, got \(1,\)"),
         ({"multipliers": (2, 4)}, "start with 1"),
         ({"scale": 3}, "scale must be even"),
-        ({"scale": 0}, "scale must be even"),
+        ({"scale": 0}, "scale must be an integer of at least 1, got 0"),
     ],
 )
 def test_srdiff_refuses_impossible_shapes(arguments, message):
@@ -253,7 +253,7 @@ def test_srdiff_refuses_impossible_shapes(arguments, message):
 @pytest.mark.parametrize(
     ("image", "time", "features", "message"),
     [
-        ((1, 3, 8, 6), 1, (1, 5, 4, 3), r"multiples of 4, got \(8, 6\)"),
+        ((1, 3, 8, 6), 1, (1, 5, 4, 3), r"multiples of 4, and at least 8, got \(8, 6\)"),
         ((1, 3, 8, 8), 1, (1, 5, 4, 2), r"features of \(4, 2\) at x2 do not fit an image of \(8, 8\)"),
         ((2, 3, 8, 8), 1, (2, 5, 4, 4), r"time must have shape \(2,\)"),
     ],
