@@ -198,6 +198,6 @@ def _require_order(configs: Mapping[str, "TrainingConfig"], folders: Mapping[str
             after = [str(path.parent) for path in list(begun.values())[number + 1 :] if path]
             raise ValueError(
                 f"the stage {stage} is at step {done} of {configs[stage].steps}, and {later} has begun from it. Choose "
-                f"--steps {done}; or delete {' and '.join(after)} to train what follows {stage} again; or --restart "
-                "to train everything from scratch"
+                f"{f'--steps {done}; or ' if done else 'to '}delete {' and '.join(after)} to train what follows {stage} "
+                "again; or --restart to train everything from scratch"
             )
