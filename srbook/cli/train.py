@@ -196,8 +196,9 @@ def _require_order(configs: Mapping[str, "TrainingConfig"], folders: Mapping[str
         done = step_of(begun[stage]) if begun[stage] else 0
         if begun[later] and done < configs[stage].steps:
             after = [str(path.parent) for path in list(begun.values())[number + 1 :] if path]
+            keep = f"Choose --steps {done}; or" if done else "To go on,"
             raise ValueError(
-                f"the stage {stage} is at step {done} of {configs[stage].steps}, and {later} has begun from it. Choose "
-                f"--steps {done}; or delete {' and '.join(after)} to train what follows {stage} again; or --restart "
-                "to train everything from scratch"
+                f"the stage {stage} is at step {done} of {configs[stage].steps}, and {later} has begun from it. {keep} "
+                f"delete {' and '.join(after)} to train what follows {stage} again; or --restart to train everything "
+                "from scratch"
             )

@@ -40,21 +40,34 @@ def feed(batches: Batches, indices: range, *, workers: int, pin_memory: bool) ->
         generator=torch.Generator(),  # else the loader draws from the global one
     )
     loaded = iter(loader)
-    while True:
-        try:
-            batch = next(loaded)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise ChildProcessError(
-                f"a process that prepares batches has died ({error}); with fewer workers (--workers 0) it may not, "
-                "if memory was short"
-            ) from error
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(loaded)
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not workers:
+                    raise
+                raise worker_died(error) from error
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        del loaded  # ends its processes; the traceback of an error would keep them
+
+
+def is_dead_worker(error: Exception) -> bool:
+    """Whether torch tells of a process that died: by an error in the midst of whatever the main thread does."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
+def worker_died(error: Exception) -> ChildProcessError:
+    """The same in our words."""
+    return ChildProcessError(
+        f"a process that prepares batches has died ({' '.join(str(error).split())}); if memory is short, fewer workers "
+        "help (--workers 0)"
+    )
 
 
 class _Caught(Dataset):

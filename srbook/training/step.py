@@ -60,22 +60,24 @@ class Turns:
             precision: the context in which losses are computed.
         """
         figures: dict[str, Tensor] = {}
-        for number, (model, optimizer) in enumerate(zip(self._models, self.optimizers, strict=True)):
-            self._require_gradients(number)
-            for group in optimizer.param_groups:
-                group["lr"] = group["highest"] * factor
-            with together(), precision:
-                losses = model(hr, lr, generator)
-            losses["loss"].backward()
-            if self.config.clip_value < math.inf:
-                clip_grad_value_(optimizer.weights, self.config.clip_value)
-            norm = clip_grad_norm_(optimizer.weights, self.config.clip_norm)
-            self.moving = True
-            optimizer.step()
-            optimizer.zero_grad()
-            for name, figure in {**losses, "gradient_norm": norm}.items():
-                figures[self.prefix(number) + name] = figure.detach()
-        self._require_gradients()
+        try:
+            for number, (model, optimizer) in enumerate(zip(self._models, self.optimizers, strict=True)):
+                self._require_gradients(number)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["highest"] * factor
+                with together(), precision:
+                    losses = model(hr, lr, generator)
+                losses["loss"].backward()
+                if self.config.clip_value < math.inf:
+                    clip_grad_value_(optimizer.weights, self.config.clip_value)
+                norm = clip_grad_norm_(optimizer.weights, self.config.clip_norm)
+                self.moving = True
+                optimizer.step()
+                optimizer.zero_grad()
+                for name, figure in {**losses, "gradient_norm": norm}.items():
+                    figures[self.prefix(number) + name] = figure.detach()
+        finally:
+            self._require_gradients()
         return figures
 
     def prefix(self, number: int) -> str:

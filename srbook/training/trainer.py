@@ -21,7 +21,7 @@ from srbook.progress import Progress
 from srbook.settings import TrainingConfig
 from srbook.training.checkpoint import Checkpoint, latest_checkpoint, newest_checkpoint, save_checkpoint
 from srbook.training.distributed import copy_from_first, gather, highest, processes, together
-from srbook.training.feed import Batches, feed
+from srbook.training.feed import Batches, feed, is_dead_worker, worker_died
 from srbook.training.folder import LOG, VALIDATION, WEIGHTS, clear, locked, tidy
 from srbook.training.log import Record, TrainingLog
 from srbook.training.loop import Clock, Window, delayed_ending
@@ -172,9 +172,11 @@ class Trainer:
                 return self._fit(log)
             except TrainingDiverged:
                 raise
-            except Exception:
+            except Exception as error:
                 if writes:
                     self._rescue()
+                if is_dead_worker(error):
+                    raise worker_died(error) from error
                 raise
 
     def _begin_log(self, folder: Path | None) -> TrainingLog:
@@ -224,7 +226,7 @@ class Trainer:
         interrupted = number > 0 and step < config.steps
         return TrainingResult(step, interrupted, log.records, signal=number if interrupted else None)
 
-    def _rescue(self) -> None:
+    def _rescue(self, tries: int = 2) -> None:
         """Save the steps that are done, after an error."""
         if self._done == self._saved or self.turns.moving:
             return
@@ -232,6 +234,8 @@ class Trainer:
         try:
             self._save(self._done)
         except Exception as error:  # the first one is the one to report
+            if is_dead_worker(error) and tries > 1:
+                return self._rescue(tries - 1)
             warnings.warn(f"the state after step {self._done} could not be saved: {error}", stacklevel=2)
 
     def _step(self, index: int, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from srbook import registry
 from srbook.cli import app
+from srbook.cli.errors import explain
 from srbook.data import PairedPatches, read_image, read_picture
 from srbook.degradations import Bicubic, Degradation, Noisy, bicubic_upsample
 from srbook.images import round_to_8bit
@@ -400,6 +402,93 @@ def test_no_stage_of_a_restarted_run_comes_back(tmp_path: Path, photographs: Pat
     assert again.exit_code == 0 and "Resuming" not in again.stdout
 
 
+def test_restart_in_the_first_stage_leaves_no_model_of_the_last(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from srbook.training import Trainer, TrainingResult
+
+    output = tmp_path / "run"
+    words = ("--preset", "srdiff-tiny", "--data", photographs, "--output", output, "--batch-size", 1, "--device", "cpu")
+    assert run("train", *words, "--steps", 1).exit_code == 0
+    monkeypatch.setattr(Trainer, "fit", lambda self: TrainingResult(1, True, [], signal=signal.SIGTERM))
+    assert run("train", *words, "--steps", 1, "--restart").exit_code == 143
+    assert set(leftovers(output)) == {"run.lock"}
+
+
+def test_a_stage_is_not_prolonged_after_a_later_one_has_begun(tmp_path: Path, photographs: Path):
+    """It would leave the final model with the former encoder."""
+    from srbook.training.checkpoint import latest_checkpoint
+
+    output = tmp_path / "run"
+    words = ("--preset", "srdiff-tiny", "--data", photographs, "--output", output, "--batch-size", 1, "--device", "cpu")
+    assert run("train", *words, "--steps", 1).exit_code == 0
+    before = {path: path.read_bytes() for path in output.rglob("*.safetensors")}
+    longer = run("train", *words, "--steps", 2)
+    assert longer.exit_code == 1 and len(longer.stderr.splitlines()) == 1
+    assert "encoder is at step 1 of 2, and diffusion has begun from it" in longer.stderr
+    assert f"--steps 1; or delete {output / 'checkpoints'} to" in longer.stderr and "--restart" in longer.stderr
+    assert before == {path: path.read_bytes() for path in output.rglob("*.safetensors")}
+    latest_checkpoint(output).unlink()
+    assert run("train", *words, "--steps", 2).exit_code == 0
+    for path in (output / "encoder" / "checkpoints").iterdir():
+        path.unlink()
+    anew = run("train", *words, "--steps", 2)
+    assert anew.exit_code == 1 and "encoder is at step 0 of 2" in anew.stderr and "--steps 0" not in anew.stderr
+
+
+def test_train_takes_its_settings(tmp_path: Path, photographs: Path):
+    from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
+
+    words = ("--patch-size", 32, "--precision", "fp32", "--save-every", 1, "--workers", 0)
+    assert training(photographs, tmp_path / "run", "--steps", 2, *words).exit_code == 0
+    assert sorted(leftovers(tmp_path / "run" / "checkpoints")) == [f"step-0000000{n}.safetensors" for n in (1, 2)]
+    config = load_checkpoint(latest_checkpoint(tmp_path / "run")).config
+    assert (config["patch_size"], config["precision"], config["save_every"]) == (32, "fp32", 1)
+
+
+def test_train_refuses_other_pictures_unless_they_are_accepted(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 1).exit_code == 0
+    (photographs / "two.png").unlink()
+    refused = training(photographs, output, "--steps", 2)
+    assert refused.exit_code == 1 and "other training data (2 images" in refused.stderr
+    assert "--accept-changes" in refused.stderr
+    assert training(photographs, output, "--steps", 2, "--accept-changes").exit_code == 0
+
+
+def test_train_leaves_small_pictures_out_and_says_so(tmp_path: Path, photographs: Path):
+    for name in ("small", "smaller"):
+        photo(photographs / f"{name}.png", (30, 20))
+    result = training(photographs, tmp_path / "run", "--steps", 1)
+    assert result.exit_code == 0 and result.stderr.count("Warning") == 1
+    assert "Warning: 2 of 4 images are smaller than a patch of 64" in result.stderr and "--patch-size" in result.stderr
+    none = training(photographs, tmp_path / "none", "--steps", 1, "--patch-size", 128)
+    assert none.exit_code == 1 and "so none is left" in none.stderr
+
+
+def test_a_second_run_in_a_folder_is_refused(tmp_path: Path, photographs: Path):
+    """Before --restart deletes anything."""
+    from srbook.training.folder import locked
+
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 1).exit_code == 0
+    results = []
+    with locked(output):
+        words = (photographs, output, "--steps", 1, "--restart")
+        thread = threading.Thread(target=lambda: results.append(training(*words)))
+        thread.start()
+        thread.join()
+    assert results[0].exit_code == 1 and f"another run is writing to {output}" in results[0].stderr
+    assert (output / "weights.safetensors").is_file()
+
+
+def test_a_full_disk_is_named_with_the_file():
+    error = OSError(errno.ENOSPC, "No space left on device", "runs/a/log.jsonl")
+    assert explain(error) == (
+        "the disk is full (runs/a/log.jsonl); free some space and run again (nothing half-written was kept)"
+    )
+
+
 def test_train_refuses_another_run_in_its_folder(tmp_path: Path, photographs: Path):
     output = tmp_path / "run"
     assert training(photographs, output, "--steps", 1).exit_code == 0
@@ -533,6 +622,19 @@ def test_data_says_what_is_here_and_what_goes_where(tmp_path: Path, monkeypatch:
     assert bad.exit_code == 1 and "7.png" in bad.stderr
     absent = run("data", "verify", "Set5")
     assert absent.exit_code == 1 and "Set5 is not below" in absent.stderr
+
+
+def test_every_picture_of_a_folder_is_verified(tmp_path: Path):
+    photo(tmp_path / "one.png")
+    fine = run("data", "verify", tmp_path)
+    assert fine.exit_code == 0 and "1 of 1 images, read" in fine.stdout and "all readable" in fine.stdout
+    whole = photo(tmp_path / "deep" / "cut.png", (60, 40)).read_bytes()
+    (tmp_path / "deep" / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is intact
+    (tmp_path / "text.jpg").write_text("no picture")
+    bad = run("data", "verify", tmp_path)
+    assert bad.exit_code == 1 and "3 of 3 images" in bad.stdout
+    assert "cut.png" in bad.stderr and "text.jpg" in bad.stderr and len(bad.stderr.splitlines()) == 2
+    assert run("data", "verify", tmp_path / "nowhere").exit_code == 1
 
 
 def test_sample_photographs_have_provenance():

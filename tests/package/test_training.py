@@ -33,7 +33,8 @@ class RandomBatches:
 def make(tmp=None, *, steps=6, batches=None, method=None, **settings):
     torch.manual_seed(0)
     method = method or srbook.build("predictor")
-    options = {key: settings.pop(key) for key in ("restart", "validation", "on_log", "workers") if key in settings}
+    passed = ("restart", "validation", "on_log", "workers", "origin", "accept_changes")
+    options = {key: settings.pop(key) for key in passed if key in settings}
     values = {"steps": steps, "learning_rate": 1e-3, "warmup": 2, "save_every": 3, "log_every": 2, **settings}
     config = TrainingConfig(**values)
     return Trainer(method, batches or RandomBatches(), config, output=tmp, device="cpu", progress=False, **options)
