@@ -80,7 +80,8 @@ class Block(NamedTuple):
     """A finished rectangle of a result.
 
     Attributes:
-        top, left: its first row and column, in pixels of the result.
+        top: its first row, in pixels of the result.
+        left: its first column.
         image: (N, 3, h, w) float32 in [0, 1].
     """
 

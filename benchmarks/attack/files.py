@@ -18,7 +18,7 @@ from torch import Tensor
 
 import srbook
 from benchmarks.attack import Attempt, Verdict, refusal
-from srbook.files import CHECKSUM, load_tensors, save_tensors
+from srbook.files import CHECKSUM, checksum, load_tensors, save_tensors
 from srbook.methods import Regression
 from srbook.training import Trainer, TrainingConfig
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
@@ -164,8 +164,7 @@ def _unharmed(path: Path, good: bytes) -> bool:
             (tensors, about), (others, more) = load_tensors(path), load_tensors(Path(name) / "good")
         except (ValueError, OSError):
             return False
-    same = tensors.keys() == others.keys() and all(torch.equal(tensors[key], others[key]) for key in tensors)
-    return same and about.items() >= more.items()
+    return checksum(tensors) == checksum(others) and about.items() >= more.items()
 
 
 def _load_flipped(folder: Path, seed: int) -> Verdict:

@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses, and how it ends."""
 
+import errno
 import json
 import os
 import signal
