@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from srbook.networks.rrdb import RRDB, DenseBlock, RRDBDecoder, RRDBEncoder, RRDBNet
     from srbook.networks.srcnn import SRCNN
     from srbook.networks.srdiff import MishBlock, SRDiffUNet
+    from srbook.networks.swin import SwinBlock, SwinLayer, WindowAttention
+    from srbook.networks.swin_unet import ModulatedBlock, SwinUNet
     from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
     from srbook.networks.unet import UNet
 
@@ -39,6 +41,8 @@ __getattr__, __dir__ = lazily(
         "rrdb": ["RRDB", "DenseBlock", "RRDBDecoder", "RRDBEncoder", "RRDBNet"],
         "srcnn": ["SRCNN"],
         "srdiff": ["MishBlock", "SRDiffUNet"],
+        "swin": ["SwinBlock", "SwinLayer", "WindowAttention"],
+        "swin_unet": ["ModulatedBlock", "SwinUNet"],
         "time": ["TimeEmbedding", "sinusoidal_embedding"],
         "unet": ["UNet"],
     },
@@ -56,6 +60,7 @@ __all__ = [
     "HighFrequencyAttention",
     "LinearUpscaler",
     "MishBlock",
+    "ModulatedBlock",
     "RRDBDecoder",
     "RRDBEncoder",
     "RRDBNet",
@@ -64,8 +69,12 @@ __all__ = [
     "ResidualPredictor",
     "SRDiffUNet",
     "SelfAttention",
+    "SwinBlock",
+    "SwinLayer",
+    "SwinUNet",
     "TimeEmbedding",
     "UNet",
+    "WindowAttention",
     "build_network",
     "gaussian_filter",
     "least_squares_upscaler",
