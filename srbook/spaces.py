@@ -1,10 +1,12 @@
-"""Where the path of a method lives: in pixels, or in the latent of a codec."""
+"""Where the path of a method lives: in pixels, in blocks of them, or in the latent of a codec."""
 
 from typing import Protocol
 
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from srbook.images import clip
+from srbook.numbers import at_least_single
 
 
 class Space(Protocol):
@@ -37,6 +39,24 @@ class Pixels:
         return clip(x)
 
 
+class Unshuffled:
+    """The image itself, but blocks of factor x factor pixels are the channels of one position; values in [-1, 1].
+
+    It has the sides of a codec's latent and loses nothing: what a method can do without a codec.
+    """
+
+    def __init__(self, factor: int):
+        if not isinstance(factor, int) or factor < 1:
+            raise ValueError(f"factor must be an integer of at least 1, got {factor!r}")
+        self.channels, self.factor = 3 * factor**2, factor
+
+    def encode(self, image: Tensor) -> Tensor:
+        return 2 * pixel_unshuffle(image, self.factor) - 1
+
+    def decode(self, x: Tensor) -> Tensor:
+        return clip((pixel_shuffle(x, self.factor) + 1) / 2)
+
+
 class Codec(Protocol):
     """What `Latent` asks of an autoencoder, such as a VQ-GAN."""
 
@@ -58,7 +78,7 @@ class Latent:
         self.channels, self.factor = codec.channels, codec.factor
 
     def encode(self, image: Tensor) -> Tensor:
-        return self.codec.encode(image)
+        return at_least_single(self.codec.encode(image))
 
     def decode(self, x: Tensor) -> Tensor:
-        return clip(self.codec.decode(x).float())
+        return clip(at_least_single(self.codec.decode(x)))
