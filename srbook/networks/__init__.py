@@ -12,6 +12,7 @@ from srbook.lazy import Classes, lazily
 if TYPE_CHECKING:
     from srbook.networks.attention_predictor import AttentionPredictor
     from srbook.networks.blocks import ResidualBlock, SelfAttention
+    from srbook.networks.discriminator import PatchDiscriminator
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
     from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
     from srbook.networks.predictor import ResidualPredictor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from srbook.networks.srdiff import MishBlock, SRDiffUNet
     from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
     from srbook.networks.unet import UNet
+    from srbook.networks.vqgan import Codebook, VQAutoencoder
 
 NETWORKS: Classes = Classes(
     predictor="srbook.networks.predictor:ResidualPredictor",
@@ -32,6 +34,7 @@ __getattr__, __dir__ = lazily(
     {
         "attention_predictor": ["AttentionPredictor"],
         "blocks": ["ResidualBlock", "SelfAttention"],
+        "discriminator": ["PatchDiscriminator"],
         "ecdp": ["GuidedBlock", "GuidedUNet"],
         "linear": ["LinearUpscaler", "least_squares_upscaler"],
         "predictor": ["ResidualPredictor"],
@@ -41,6 +44,7 @@ __getattr__, __dir__ = lazily(
         "srdiff": ["MishBlock", "SRDiffUNet"],
         "time": ["TimeEmbedding", "sinusoidal_embedding"],
         "unet": ["UNet"],
+        "vqgan": ["Codebook", "VQAutoencoder"],
     },
 )
 
@@ -49,6 +53,7 @@ __all__ = [
     "RRDB",
     "SRCNN",
     "AttentionPredictor",
+    "Codebook",
     "DenseBlock",
     "FrequencySplitter",
     "GuidedBlock",
@@ -56,6 +61,7 @@ __all__ = [
     "HighFrequencyAttention",
     "LinearUpscaler",
     "MishBlock",
+    "PatchDiscriminator",
     "RRDBDecoder",
     "RRDBEncoder",
     "RRDBNet",
@@ -66,6 +72,7 @@ __all__ = [
     "SelfAttention",
     "TimeEmbedding",
     "UNet",
+    "VQAutoencoder",
     "build_network",
     "gaussian_filter",
     "least_squares_upscaler",

@@ -71,8 +71,7 @@ class VQAutoencoder(nn.Module):
     def quantize(self, z: Tensor) -> Tensor:
         """Every position's nearest code, with the gradient of the identity: the latent's shape, and float32 or wider.
 
-        This is the straight-through estimator of VQ-VAE (van den Oord et al., 2017); implements
-        :eq:`eq-straight-through`.
+        This is the straight-through estimator of VQ-VAE (van den Oord et al., 2017).
         """
         return straight_through(z, self.codebook(self.codebook.nearest(z)))
 
@@ -102,11 +101,10 @@ class Codebook(nn.Module):
         """The number of the code at the least distance, (N, H, W), for a latent (N, channels, H, W)."""
         with torch.autocast(z.device.type, enabled=False):
             weight = self.weight.to(torch.promote_types(z.dtype, torch.float32))
-            squares, positions = weight.square().sum(dim=1), as_positions(z).to(weight)
-            rows = [
-                torch.addmm(squares, part, weight.T, alpha=-2).argmin(dim=1)  # |z|^2 is the same for all codes
-                for part in positions.split(ROWS)
-            ]
+            # |z - w|^2 without |z|^2, which is the same for all codes, as one product: (z, 1) times (-2w, |w|^2)
+            table = torch.cat([-2 * weight, weight.square().sum(dim=1, keepdim=True)], dim=1).T
+            positions = pad(as_positions(z).to(weight), (0, 1), value=1.0)
+            rows = [(part @ table).argmin(dim=1) for part in positions.split(ROWS)]
         return torch.cat(rows).unflatten(0, (len(z), *z.shape[2:]))
 
     def forward(self, indices: Tensor) -> Tensor:

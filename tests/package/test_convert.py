@@ -74,7 +74,7 @@ def test_one_kind_is_not_taken_for_another(vectors):
 
 
 def test_unknown_family():
-    with pytest.raises(ValueError, match="unknown family 'edm'; choose from ddpm, ecdp, rrdb, sr3, srdiff"):
+    with pytest.raises(ValueError, match="unknown family 'edm'; choose from ddpm, ecdp, rrdb, sr3, srdiff, vqgan"):
         from_released("edm", {})
 
 
