@@ -8,6 +8,8 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from srbook.codecs import CODECS, read_codec
+from srbook.codecs.base import FORMAT as CODEC
 from srbook.degradations import build_degradation
 from srbook.files import load_tensors
 from srbook.frozen import Frozen
@@ -28,7 +30,7 @@ class Preset(BaseModel):
         summary: one line for tables.
         source: bibliography key of the paper, empty for our own.
         extends: the preset whose contents this one changes: mappings are merged, all else is replaced.
-        method: a key of `srbook.methods.METHODS`.
+        method: a key of `srbook.methods.METHODS`, or of `srbook.codecs.CODECS`.
         arguments: the method's constructor arguments.
         degradation: how the low-resolution images are made, as `srbook.degradations.build_degradation` takes it.
         starts_from: whose weights the training begins with: a name or a file for `load`. None begins with fresh ones.
@@ -163,6 +165,8 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
+    if metadata.get("format") == CODEC:
+        return read_codec(path)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
@@ -191,10 +195,14 @@ def _read(path: Path) -> Method:
     return method.eval()
 
 
+def _class(kind: str) -> type:
+    return METHODS[kind] if kind in METHODS else CODECS[kind]
+
+
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
     _require_known(kind)
     try:
-        return METHODS[kind](**arguments)
+        return _class(kind)(**arguments)
     except TypeError as error:
         raise ValueError(f"method {kind!r} does not take these arguments: {error}") from error
 
@@ -230,7 +238,7 @@ def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _require_consistent(preset: Preset) -> None:
     _require_known(preset.method)
-    stages = METHODS[preset.method].stage_names()
+    stages = _class(preset.method).stage_names()
     named = list(preset.training)
     if named != [stage for stage in stages if stage in named]:
         raise ValueError(f"{preset.method} has the stages {', '.join(stages)}; training has {', '.join(named)}")
@@ -246,8 +254,9 @@ def _require_consistent(preset: Preset) -> None:
 
 
 def _require_known(kind: str) -> None:
-    if kind not in METHODS:
-        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+    known = sorted([*METHODS, *CODECS])
+    if kind not in known:
+        raise ValueError(f"unknown method {kind!r}; this version of srbook knows {', '.join(known)}")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,19 @@ from srbook.convert.resshift import RESSHIFT
 from srbook.convert.rrdb import RRDB
 from srbook.convert.sr3 import DDPM, SR3
 from srbook.convert.srdiff import SRDIFF
+from srbook.convert.vqgan import VQGAN
 
 __all__ = ["from_released"]
 
-_FAMILIES = {"ddpm": DDPM, "ecdp": ECDP, "resshift": RESSHIFT, "rrdb": RRDB, "sr3": SR3, "srdiff": SRDIFF}
+_FAMILIES = {
+    "ddpm": DDPM,
+    "ecdp": ECDP,
+    "resshift": RESSHIFT,
+    "rrdb": RRDB,
+    "sr3": SR3,
+    "srdiff": SRDIFF,
+    "vqgan": VQGAN,
+}
 
 
 def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -32,8 +41,9 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     Args:
         family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb" (ESRGAN's
             first names, which SRDiff kept) for `RRDBNet`; "resshift" (also SinSR) for `SwinUNet`, or for `SwinLayer` if
-            `state` holds one; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if `state` holds
-            ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
+            `state` holds one; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if `state` holds ECDP's encoder, and for the
+            method `ECDP` if it is a whole checkpoint of both; "vqgan" (latent diffusion, and ResShift after it) for
+            `VQAutoencoder`.
         state: the released tensors by name.
 
     Raises:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from srbook.codecs import read_codec
 from srbook.degradations import bicubic_upsample
 from srbook.frozen import Frozen
 from srbook.methods.diffusion import Condition, Diffusion
@@ -66,7 +67,7 @@ class ResShift(Diffusion):
     ):
         if not 0 <= perceptual < math.inf:
             raise ValueError(f"perceptual must be a weight of at least 0, got {perceptual}")
-        frozen = _frozen(codec)
+        frozen = None if codec is None else Frozen(read_codec(codec))
         space = Unshuffled(unshuffle) if frozen is None else Latent(frozen.module)
         unet = SwinUNet(space.channels, halvings=_halvings(space.factor, scale), **network)
         path = ResidualShift(resshift_sqrt_etas(kappa=max(kappa, 1.0), **schedule), kappa)
@@ -111,14 +112,6 @@ class ResShift(Diffusion):
             return times
         kept = len(times) - 1
         return [float(1 + int(self.path.end) * k // kept) for k in reversed(range(kept))] + [0.0]
-
-
-def _frozen(codec: str | None) -> Frozen | None:
-    if codec is None:
-        return None
-    from srbook.codecs import read_codec
-
-    return Frozen(read_codec(codec))
 
 
 def _halvings(factor: int, scale: int) -> int:

@@ -12,6 +12,7 @@ from srbook.lazy import Classes, lazily
 if TYPE_CHECKING:
     from srbook.networks.attention_predictor import AttentionPredictor
     from srbook.networks.blocks import ResidualBlock, SelfAttention
+    from srbook.networks.discriminator import PatchDiscriminator
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
     from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
     from srbook.networks.predictor import ResidualPredictor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from srbook.networks.swin_unet import ModulatedBlock, SwinUNet
     from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
     from srbook.networks.unet import UNet
+    from srbook.networks.vqgan import Codebook, VQAutoencoder
 
 NETWORKS: Classes = Classes(
     predictor="srbook.networks.predictor:ResidualPredictor",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = lazily(
     {
         "attention_predictor": ["AttentionPredictor"],
         "blocks": ["ResidualBlock", "SelfAttention"],
+        "discriminator": ["PatchDiscriminator"],
         "ecdp": ["GuidedBlock", "GuidedUNet"],
         "linear": ["LinearUpscaler", "least_squares_upscaler"],
         "predictor": ["ResidualPredictor"],
@@ -45,6 +48,7 @@ __getattr__, __dir__ = lazily(
         "swin_unet": ["ModulatedBlock", "SwinUNet"],
         "time": ["TimeEmbedding", "sinusoidal_embedding"],
         "unet": ["UNet"],
+        "vqgan": ["Codebook", "VQAutoencoder"],
     },
 )
 
@@ -53,6 +57,7 @@ __all__ = [
     "RRDB",
     "SRCNN",
     "AttentionPredictor",
+    "Codebook",
     "DenseBlock",
     "FrequencySplitter",
     "GuidedBlock",
@@ -61,6 +66,7 @@ __all__ = [
     "LinearUpscaler",
     "MishBlock",
     "ModulatedBlock",
+    "PatchDiscriminator",
     "RRDBDecoder",
     "RRDBEncoder",
     "RRDBNet",
@@ -74,6 +80,7 @@ __all__ = [
     "SwinUNet",
     "TimeEmbedding",
     "UNet",
+    "VQAutoencoder",
     "WindowAttention",
     "build_network",
     "gaussian_filter",

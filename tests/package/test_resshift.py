@@ -1,6 +1,7 @@
 """ResShift and DeltaDiff: the released loop and schedules, their losses, and what one has of the other."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import srbook
 from srbook.degradations import bicubic_upsample
 from srbook.methods import Condition, DeltaDiff, ResShift, resshift
 from srbook.networks import SwinUNet
-from srbook.paths import ResidualShift
 from srbook.registry import read_preset
 
 V1 = {"steps": 15, "min_noise_level": 0.04}
@@ -73,7 +73,7 @@ def test_released_respacing(vectors: Path):
     assert times == [13, 10, 7, 4, 1, 0] and method.sampling_times(None) == list(range(15, -1, -1))
     assert_allclose([method.path.level(t).item() for t in times[-2::-1]], stored["sqrt_etas"], rtol=1e-12)
     x = torch.zeros(1, 1, dtype=torch.float64)
-    steps = [method.path.posterior(x, x, x, t, s)[1] for t, s in zip(times, times[1:], strict=False)]
+    steps = [method.path.posterior(x, x, x, t, s)[1] for t, s in pairwise(times)]
     assert_allclose([std.item() ** 2 for std in steps[::-1]], stored["posterior_variance"], rtol=1e-12)
     assert build(schedule=V1).sampling_times(5) == [15, 12, 9, 6, 3, 0]
 
@@ -252,7 +252,7 @@ def test_bad_arguments_are_refused():
         build(respacing="odd")
     with pytest.raises(ValueError, match="reading must be one of share, resshift, root, got 'mine'"):
         build(DeltaDiff, reading="mine")
-    with pytest.raises(ValueError, match="must grow from start to end, .* got 0.99 and 0.5"):
+    with pytest.raises(ValueError, match=r"must grow from start to end, .* got 0\.99 and 0\.5"):
         build(DeltaDiff, start=0.99, end=0.5)
     with pytest.raises(ValueError, match="this path has 4 whole steps, got steps=5"):
         build(sampling_steps=5)
