@@ -60,7 +60,7 @@ class DeltaDiff(ResShift):
         end: float = 0.99,
         reading: Reading = "share",
         step: Step = "interpolation",
-        codec: str | None = None,
+        codec: str | dict[str, Any] | None = None,
         unshuffle: int = 4,
         perceptual: float = 0.0,
         perceptual_net: PerceptualNet = "vgg",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from srbook.codecs import read_codec
+from srbook.codecs import CODECS, read_codec
 from srbook.degradations import bicubic_upsample
 from srbook.frozen import Frozen
 from srbook.methods.diffusion import Condition, Diffusion
@@ -37,7 +37,8 @@ class ResShift(Diffusion):
         network: arguments of `srbook.networks.SwinUNet` but its channels and halvings.
         kappa: strength of the noise, in the units of the space. 0 gives a path without noise, on the schedule that
             kappa = 1 has.
-        codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`. None for pixels.
+        codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`, or what `described` made
+            of one. None for pixels.
         unshuffle: side of the blocks of pixels that become channels, without a codec.
         perceptual: weight of LPIPS between the decoded prediction and the truth, through the frozen decoder; 1 in the
             journal's version, 0 in the first one.
@@ -58,7 +59,7 @@ class ResShift(Diffusion):
         schedule: dict[str, Any],
         network: dict[str, Any],
         kappa: float = 2.0,
-        codec: str | None = None,
+        codec: str | dict[str, Any] | None = None,
         unshuffle: int = 4,
         perceptual: float = 0.0,
         perceptual_net: PerceptualNet = "vgg",
@@ -67,12 +68,14 @@ class ResShift(Diffusion):
     ):
         if not 0 <= perceptual < math.inf:
             raise ValueError(f"perceptual must be a weight of at least 0, got {perceptual}")
-        frozen = None if codec is None else Frozen(read_codec(codec))
+        frozen = None if codec is None else frozen_codec(codec)
         space = Unshuffled(unshuffle) if frozen is None else Latent(frozen.module)
         unet = SwinUNet(space.channels, halvings=_halvings(space.factor, scale), **network)
         path = ResidualShift(resshift_sqrt_etas(kappa=max(kappa, 1.0), **schedule), kappa)
         super().__init__(scale, path=path, multiple=unet.multiple, space=space)
         self.codec, self.network = frozen, unet
+        if frozen is not None and "codec" in self.arguments:  # a subclass may fix it
+            self.arguments["codec"] = described(frozen, codec)
 
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():
@@ -112,6 +115,24 @@ class ResShift(Diffusion):
             return times
         kept = len(times) - 1
         return [float(1 + int(self.path.end) * k // kept) for k in reversed(range(kept))] + [0.0]
+
+
+def frozen_codec(codec: str | dict[str, Any]) -> Frozen:
+    """The codec of a file or name, or of a description. Only with a description it may be missing, see `Frozen`."""
+    if isinstance(codec, str):
+        return Frozen(read_codec(codec))
+    try:
+        return Frozen(read_codec(codec["file"]))
+    except FileNotFoundError:
+        with torch.device("meta"):
+            return Frozen(CODECS[codec["kind"]](**codec["arguments"]))
+
+
+def described(frozen: Frozen, codec: str | dict[str, Any]) -> dict[str, Any]:
+    """What rebuilds a codec where its file is not, so that a saved method can carry its weights along."""
+    if isinstance(codec, dict):
+        return codec
+    return {"file": codec, "kind": frozen.module.kind, "arguments": frozen.module.arguments}
 
 
 def _halvings(factor: int, scale: int) -> int:

@@ -15,7 +15,7 @@ from srbook import methods, networks
 from srbook.degradations import bicubic_upsample
 from srbook.methods import METHODS, Regression
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
-from srbook.registry import read_preset
+from srbook.registry import read_preset, trained
 
 
 @pytest.mark.parametrize("path", sorted(Path(srbook.networks.__path__[0]).glob("*.py")), ids=lambda path: path.stem)
@@ -118,7 +118,12 @@ def test_anchored_network_starts_at_bicubic(kind):
 
 
 def handy(preset):
-    """Whether a test can afford the preset: those at the scale of the papers are counted elsewhere, not run."""
+    """Whether a test can afford the preset: those at the scale of the papers are counted elsewhere, not run.
+
+    One whose codec does not ship cannot be built.
+    """
+    if read_preset(preset).arguments.get("codec") not in (None, *trained()):
+        return False
     return preset.endswith(("-small", "-tiny")) or preset in ("bicubic", "predictor", "rrdb", "srcnn")
 
 
@@ -141,7 +146,7 @@ def test_every_preset_builds_upscales_and_survives_saving(preset, tmp_path):
     assert again.kind == method.kind and again.arguments == method.arguments and not again.training
     assert identical(again.state_dict(), method.state_dict())
     torch.testing.assert_close(upscale(again), image, rtol=0, atol=1e-4)
-    loss = method.loss(torch.rand(2, 3, 32, 40), lr)["loss"]
+    loss = method.loss(torch.rand(2, 3, 32, 32), lr[..., :8])["loss"]
     assert loss.ndim == 0 and torch.isfinite(loss)
 
 

@@ -43,6 +43,8 @@ def pair(size: int = 32) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def in_latent(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Arguments of a method in the latent of a codec of factor 2."""
+    monkeypatch.setattr(Blocks, "kind", "blocks", raising=False)
+    monkeypatch.setattr(Blocks, "arguments", {}, raising=False)
     monkeypatch.setattr(resshift, "read_codec", lambda name: Blocks())
     return {"scale": 2, "codec": "blocks"}
 
@@ -157,6 +159,25 @@ def test_seeds_decide_and_deltadiff_has_none():
             assert_repeats(first, again, other)
         else:
             torch.testing.assert_close(first, other)
+
+
+def test_a_file_names_its_codec_or_carries_it(tmp_path: Path):
+    codec = srbook.build("vqgan-tiny").save(tmp_path / "codec.safetensors")
+    method, lr = build(codec=str(codec)).eval(), torch.rand(1, 3, 4, 4, generator=seeded())
+    assert not any("codec" in name for name in method.state_dict())
+    image = method.upscale(lr, generator=seeded()).image
+    named = method.save(tmp_path / "named.safetensors")
+    carrying = method.save(tmp_path / "carrying.safetensors", carry=True)
+    for gone in (False, True):
+        if gone:
+            codec.unlink()
+            with pytest.raises(FileNotFoundError, match=r"needs the frozen part 'codec' .* and it is missing"):
+                srbook.load(named)
+        again = srbook.load(carrying if gone else named)
+        assert again.arguments == method.arguments
+        torch.testing.assert_close(again.upscale(lr, generator=seeded()).image, image, rtol=0, atol=1e-5)
+    with pytest.raises(FileNotFoundError):
+        build(codec=str(codec))
 
 
 # What the stored schedules are: the texts' 0.01 and 0.99 in the three readings, and the texts' other ends.
