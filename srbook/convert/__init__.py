@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from srbook.convert.ecdp import ECDP
+from srbook.convert.irsde import IRSDE
 from srbook.convert.resshift import RESSHIFT
 from srbook.convert.rrdb import RRDB
 from srbook.convert.sr3 import DDPM, SR3
@@ -24,6 +25,7 @@ __all__ = ["from_released"]
 _FAMILIES = {
     "ddpm": DDPM,
     "ecdp": ECDP,
+    "irsde": IRSDE,
     "resshift": RESSHIFT,
     "rrdb": RRDB,
     "sr3": SR3,
@@ -40,10 +42,10 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Args:
         family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb" (ESRGAN's
-            first names, which SRDiff kept) for `RRDBNet`; "resshift" (also SinSR) for `SwinUNet`, or for `SwinLayer` if
-            `state` holds one; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if `state` holds ECDP's encoder, and for the
-            method `ECDP` if it is a whole checkpoint of both; "vqgan" (latent diffusion, and ResShift after it) for
-            `VQAutoencoder`.
+            first names, which SRDiff kept) for `RRDBNet`; "irsde" for `LinearUNet` or `NAFNet`; "resshift" (also SinSR)
+            for `SwinUNet`, or for `SwinLayer` if `state` holds one; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if
+            `state` holds ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both; "vqgan" (latent
+            diffusion, and ResShift after it) for `VQAutoencoder`.
         state: the released tensors by name.
 
     Raises:

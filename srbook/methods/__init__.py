@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from srbook.methods.diffusion import Condition, Diffusion
     from srbook.methods.ecdp import ECDP
     from srbook.methods.esrdf import ESRDF
+    from srbook.methods.irsde import IRSDE
     from srbook.methods.regression import Regression
     from srbook.methods.resdiff import ResDiff
     from srbook.methods.resshift import ResShift
@@ -29,6 +30,7 @@ METHODS: Classes = Classes(
     resdiff="srbook.methods.resdiff:ResDiff",
     esrdf="srbook.methods.esrdf:ESRDF",
     ecdp="srbook.methods.ecdp:ECDP",
+    irsde="srbook.methods.irsde:IRSDE",
     resshift="srbook.methods.resshift:ResShift",
     deltadiff="srbook.methods.deltadiff:DeltaDiff",
 )
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazily(
         "diffusion": ["Condition", "Diffusion"],
         "ecdp": ["ECDP"],
         "esrdf": ["ESRDF"],
+        "irsde": ["IRSDE"],
         "regression": ["Regression"],
         "resdiff": ["ResDiff"],
         "resshift": ["ResShift"],
@@ -54,6 +57,7 @@ __all__ = [
     "DDPM",
     "ECDP",
     "ESRDF",
+    "IRSDE",
     "METHODS",
     "SR3",
     "Bicubic",

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from srbook.methods.resshift import PerceptualNet, ResShift
+from srbook.methods.resshift import PerceptualNet, Prediction, ResShift
 from srbook.paths import ResidualShift, Time, broadcast
 
 Reading = Literal["share", "resshift", "root"]
@@ -38,7 +38,7 @@ class DeltaDiff(ResShift):
     * The validation of its trainer.py starts the path from the truth: `p_sample_loop_progressive(y=im_gt, ...)`.
 
     Args:
-        network, codec, unshuffle, perceptual, perceptual_net: as in `ResShift`.
+        network, codec, unshuffle, predicts, perceptual, perceptual_net: as in `ResShift`.
         steps: T.
         power: how late the shares grow, ResShift's 0.3; no text gives it.
         start, end: where they begin and end, 0.01 and 0.99 in the texts.
@@ -62,6 +62,7 @@ class DeltaDiff(ResShift):
         step: Step = "interpolation",
         codec: str | dict[str, Any] | None = None,
         unshuffle: int = 4,
+        predicts: Prediction = "x0",
         perceptual: float = 0.0,
         perceptual_net: PerceptualNet = "vgg",
         sampling_steps: int | None = None,
@@ -77,6 +78,7 @@ class DeltaDiff(ResShift):
             kappa=0.0,
             codec=codec,
             unshuffle=unshuffle,
+            predicts=predicts,
             perceptual=perceptual,
             perceptual_net=perceptual_net,
             sampling_steps=sampling_steps,

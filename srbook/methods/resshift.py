@@ -18,6 +18,7 @@ from srbook.random import normal
 from srbook.schedules import resshift_sqrt_etas
 from srbook.spaces import Latent, Unshuffled
 
+Prediction = Literal["x0", "residual"]
 PerceptualNet = Literal["alex", "vgg", "squeeze"]
 Respacing = Literal["even", "released"]
 
@@ -27,6 +28,8 @@ class ResShift(Diffusion):
 
     The path leads from the clean latent to the one of the bicubic image, with noise of deviation kappa sqrt(eta_t). The
     network sees x_t beside the low-resolution image, is told the zero-based step, and predicts the clean latent.
+    Training weighs all steps alike, without the weights of the evidence lower bound.
+
     Without a codec the same program works on pixels, unshuffled to the size of a latent.
 
     The released program upscales by torch's bicubic before it encodes; here it is MATLAB's. It drops a perceptual term
@@ -40,6 +43,8 @@ class ResShift(Diffusion):
         codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`, or what `described` made
             of one. None for pixels.
         unshuffle: side of the blocks of pixels that become channels, without a codec.
+        predicts: what the network does: "x0" in the released configurations, or "residual", which the program can do,
+            too. The error is the same, but a residual begins near the bicubic image: better for small budgets.
         perceptual: weight of LPIPS between the decoded prediction and the truth, through the frozen decoder; 1 in the
             journal's version, 0 in the first one.
         perceptual_net: whose features LPIPS compares; "vgg" in the released configurations.
@@ -49,7 +54,6 @@ class ResShift(Diffusion):
     """
 
     kind = "resshift"
-    predicts = "x0"
     clips = False  # not within sigma, see `clipped`
 
     def __init__(
@@ -61,6 +65,7 @@ class ResShift(Diffusion):
         kappa: float = 2.0,
         codec: str | dict[str, Any] | None = None,
         unshuffle: int = 4,
+        predicts: Prediction = "x0",
         perceptual: float = 0.0,
         perceptual_net: PerceptualNet = "vgg",
         respacing: Respacing = "even",
@@ -102,7 +107,7 @@ class ResShift(Diffusion):
         condition, x0 = self.condition(lr), self.space.encode(hr)
         t = self.draw_times(len(hr), generator, hr.device)
         x_t = self.path.perturb(x0, condition.anchor, t, normal(x0.shape, x0, generator))
-        predicted = self.predict(x_t, t, condition).to(x0.dtype)
+        predicted = self.denoise(x_t, t, condition, clip=False)
         terms = {"l2": mse_loss(predicted, x0)}
         if self.perceptual == 0:
             return {"loss": terms["l2"], **terms}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from srbook.networks.blocks import ResidualBlock, SelfAttention
     from srbook.networks.discriminator import PatchDiscriminator
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
+    from srbook.networks.irsde import LinearAttention, LinearUNet, NAFBlock, NAFNet
     from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
     from srbook.networks.predictor import ResidualPredictor
     from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
@@ -38,6 +39,7 @@ __getattr__, __dir__ = lazily(
         "blocks": ["ResidualBlock", "SelfAttention"],
         "discriminator": ["PatchDiscriminator"],
         "ecdp": ["GuidedBlock", "GuidedUNet"],
+        "irsde": ["LinearAttention", "LinearUNet", "NAFBlock", "NAFNet"],
         "linear": ["LinearUpscaler", "least_squares_upscaler"],
         "predictor": ["ResidualPredictor"],
         "resdiff": ["FrequencySplitter", "HighFrequencyAttention", "ResDiffUNet", "gaussian_filter"],
@@ -63,9 +65,13 @@ __all__ = [
     "GuidedBlock",
     "GuidedUNet",
     "HighFrequencyAttention",
+    "LinearAttention",
+    "LinearUNet",
     "LinearUpscaler",
     "MishBlock",
     "ModulatedBlock",
+    "NAFBlock",
+    "NAFNet",
     "PatchDiscriminator",
     "RRDBDecoder",
     "RRDBEncoder",

@@ -43,6 +43,7 @@ class TimeEmbedding(nn.Module):
         activation: between the two layers.
         inclusive, cosines_first: see `sinusoidal_embedding`.
         outputs: length of the result; None for `channels`.
+        hidden: what the first layer makes, of which `activation` leaves 4 `channels`; None if it keeps all.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class TimeEmbedding(nn.Module):
         inclusive: bool = False,
         outputs: int | None = None,
         cosines_first: bool = False,
+        hidden: int | None = None,
     ):
         super().__init__()
         self.channels, self.inclusive, self.cosines_first = channels, inclusive, cosines_first
         last = nn.Linear(4 * channels, channels if outputs is None else outputs)
-        self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), activation, last)
+        first = nn.Linear(channels, 4 * channels if hidden is None else hidden)
+        self.layers = nn.Sequential(first, activation, last)
 
     def forward(self, time: Tensor) -> Tensor:
         """(N,) of any type to (N, outputs)."""

@@ -74,7 +74,7 @@ def test_one_kind_is_not_taken_for_another(vectors):
 
 
 def test_unknown_family():
-    known = "ddpm, ecdp, resshift, rrdb, sr3, srdiff, vqgan"
+    known = "ddpm, ecdp, irsde, resshift, rrdb, sr3, srdiff, vqgan"
     with pytest.raises(ValueError, match=f"unknown family 'edm'; choose from {known}"):
         from_released("edm", {})
 
