@@ -23,19 +23,20 @@ class DeltaDiff(ResShift):
     * "resshift": eta_1 and sqrt(eta_T), so that ResShift's journal schedule stays as it is;
     * "root": sqrt(eta_1) and sqrt(eta_T), as ResShift's program names its arguments.
 
-    A program was released later (github.com/continueyang/DeltaDiff, commit ccc7a26, the class `ResDiffusion` of
+    A program was released later (github.com/continueyang/DeltaDiff, commit ccc7a26; the class `ResDiffusion` of
     models/gaussian_diffusion.py). It settles the first question and raises others:
 
     * It takes the table of its schedule for eta itself (line 142: the square is gone): "share". Its configuration still
       divides the start by the kappa of ResShift, so that eta runs from 0.005 to 0.99.
-    * Its step back is the prediction itself (line 215 in `q_posterior_mean_variance`), not a point between x_t and the
+    * Its step back is the prediction itself (`q_posterior_mean_variance`, line 215), not a point between x_t and the
       prediction: `step` "prediction". The network then meets predictions where training showed it points of the path.
-    * `_scale_input` divides x_t by sqrt(1 + 4 eta_t), as if it had noise; a factor that the network can undo, left out
-      here.
-    * It works on pixels of full size, without a codec, beside the bicubic image, in a network of 64 channels with one
-      window attention (configs/bicx4delta_swinunet_lpips.yaml), and trains by squared error and LPIPS. The texts have
-      a latent and more than 100 million weights.
-    * The validation of its trainer.py starts the path from the truth: `p_sample_loop_progressive(y=im_gt, ...)`.
+    * `_scale_input` divides x_t by sqrt(1 + 4 eta_t), as if it had noise. That is a fixed factor at each time, and left
+      out here.
+    * It works on plain pixels beside the bicubic image, in a network of 64 channels with one window attention
+      (configs/bicx4delta_swinunet_lpips.yaml), and trains by squared error and LPIPS: the preset `deltadiff-released`.
+      The texts have a latent and more than 100 million weights.
+    * The validation in its trainer.py (commit aeedc47) starts the path from the truth,
+      `p_sample_loop_progressive(y=im_gt, ...)`, while the network sees the bicubic image.
 
     Args:
         network, codec, unshuffle, predicts, perceptual, perceptual_net: as in `ResShift`.

@@ -16,7 +16,7 @@ from srbook.networks import SwinUNet
 from srbook.paths import ResidualShift, broadcast
 from srbook.random import normal
 from srbook.schedules import resshift_sqrt_etas
-from srbook.spaces import Latent, Unshuffled
+from srbook.spaces import Latent, Space, Unshuffled
 
 Prediction = Literal["x0", "residual"]
 PerceptualNet = Literal["alex", "vgg", "squeeze"]
@@ -42,7 +42,8 @@ class ResShift(Diffusion):
             kappa = 1 has.
         codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`, or what `described` made
             of one. None for pixels.
-        unshuffle: side of the blocks of pixels that become channels, without a codec.
+        unshuffle: side of the blocks of pixels that become channels, without a codec; 1 for plain pixels. Where x is
+            larger than the low-resolution image, the network sees the bicubic one instead.
         predicts: what the network does: "x0" in the released configurations, or "residual", which the program can do,
             too. The error is the same, but a residual begins near the bicubic image: better for small budgets.
         perceptual: weight of LPIPS between the decoded prediction and the truth, through the frozen decoder; 1 in the
@@ -75,7 +76,7 @@ class ResShift(Diffusion):
             raise ValueError(f"perceptual must be a weight of at least 0, got {perceptual}")
         frozen = None if codec is None else frozen_codec(codec)
         space = Unshuffled(unshuffle) if frozen is None else Latent(frozen.module)
-        unet = SwinUNet(space.channels, halvings=_halvings(space.factor, scale), **network)
+        unet = SwinUNet(space.channels, *_beside(space, scale), **network)
         path = ResidualShift(resshift_sqrt_etas(kappa=max(kappa, 1.0), **schedule), kappa)
         super().__init__(scale, path=path, multiple=unet.multiple, space=space)
         self.codec, self.network = frozen, unet
@@ -85,10 +86,10 @@ class ResShift(Diffusion):
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():
             anchor = self.space.encode(bicubic_upsample(lr, self.scale))
-        return Condition(anchor, context=2 * lr - 1)
+        return Condition(anchor, context=2 * lr - 1 if self.space.factor >= self.scale else anchor)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The clean latent, from x_t at a spread of about 1, the zero-based step, and the low-resolution image."""
+        """The clean latent or the residual, from x_t at a spread of about 1, the zero-based step, and the condition."""
         return self.network(x_t / broadcast(self.spread(t), x_t), t - 1, condition.context)
 
     def spread(self, t: Tensor) -> Tensor:
@@ -140,12 +141,14 @@ def described(frozen: Frozen, codec: str | dict[str, Any]) -> dict[str, Any]:
     return {"file": codec, "kind": frozen.module.kind, "arguments": frozen.module.arguments}
 
 
-def _halvings(factor: int, scale: int) -> int:
-    """How often the low-resolution image is halved to reach the size of x."""
-    halvings = math.log2(factor / scale)
-    if halvings < 0 or halvings != int(halvings):
+def _beside(space: Space, scale: int) -> tuple[int, int]:
+    """Channels of what the network sees beside x, and how often they are halved to reach the size of x."""
+    if space.factor < scale:
+        return space.channels, 0  # the bicubic image
+    halvings = math.log2(space.factor / scale)
+    if halvings != int(halvings):
         raise ValueError(
             f"the low-resolution image must be 1, 2, 4, ... times as large as x, but the space has one position for "
-            f"{factor} pixels of an axis and the scale is {scale}"
+            f"{space.factor} pixels of an axis and the scale is {scale}"
         )
-    return int(halvings)
+    return 3, int(halvings)

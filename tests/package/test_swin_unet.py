@@ -9,6 +9,7 @@ import torch
 from rounding import identical
 from torch import Tensor, nn
 
+from srbook.accel import accelerate
 from srbook.convert import from_released
 from srbook.files import load_tensors
 from srbook.networks import SwinBlock, SwinLayer, SwinUNet, sinusoidal_embedding
@@ -137,6 +138,23 @@ def test_other_sizes_and_conditions(halvings: int):
     assert not torch.allclose(out, net(x, time.flip(0), condition)) and not torch.allclose(
         out, net(x, time, -condition)
     )
+
+
+def test_faster_layers_fit():
+    """The swaps of a CPU find the network's layers, in its three kinds, and change it by rounding only."""
+    torch.manual_seed(0)
+    net = SwinUNet(width=128, multipliers=(1, 1), blocks=1, attention=(1,), embedding=32, window=4, heads=2, size=8)
+    for parameter in net.requires_grad_(False).parameters():
+        parameter.add_(0.02 * torch.randn_like(parameter))
+    x, time = torch.randn(1, 3, 8, 16), torch.tensor([2.0])
+    expected = net(x, time, x)
+    accelerate(net, "cpu")
+    swapped = {type(layer).__name__ for layer in net.modules()}
+    assert {"FastConvolution", "FoldedDoubling", "FastGroupNorm"} <= swapped
+    torch.testing.assert_close(net(x, time, x), expected, rtol=0, atol=1e-4 * expected.std().item())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net(x, time, x)
+    assert (rough - expected).std() < 0.05 * expected.std()
 
 
 @pytest.mark.parametrize(
