@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -101,7 +102,7 @@ class VQGAN(nn.Module):
         self.perceptual_weight, self.beta, self.weighting, self.patience = perceptual_weight, beta, weighting, patience
         self.perceptual_distance: Callable[[Tensor, Tensor], Tensor] | None = None
         if perceptual != "none":
-            self.perceptual_distance = lambda found, wanted: lpips(found, wanted, net=perceptual)
+            self.perceptual_distance = partial(_lpips, net=perceptual)
         self.network = VQAutoencoder(**network)
         self.channels, self.factor = self.network.channels, self.network.factor
         self.discriminator: PatchDiscriminator | None = None
@@ -234,6 +235,13 @@ class VQGAN(nn.Module):
     def _count(self, nearest: Tensor) -> None:
         used = torch.bincount(nearest.flatten(), minlength=len(self.idle)) > 0
         self.idle.add_(1).masked_fill_(used, 0)
+
+
+def _lpips(found: Tensor, wanted: Tensor, net: Literal["alex", "vgg", "squeeze"]) -> Tensor:
+    try:
+        return lpips(found, wanted, net=net)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; or train by pixels alone, with perceptual: none") from error
 
 
 def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = "corrected") -> Tensor:
