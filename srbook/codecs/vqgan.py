@@ -153,7 +153,11 @@ class VQGAN(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         """A latent to the image (N, 3, H, W), not clipped, by the nearest codes; gradients pass straight through."""
-        return (self.network.decode(self.network.quantize(x * self.deviation)) + 1) / 2
+        return (self.network.decode(self._quantize(x * self.deviation)) + 1) / 2
+
+    def _quantize(self, z: Tensor) -> Tensor:
+        with _exact(z):
+            return self.network.quantize(at_least_single(z))
 
     @torch.no_grad()
     def upscale(
@@ -190,7 +194,8 @@ class VQGAN(nn.Module):
         if self.training:
             self._measure(z.detach())
             self._replace_dead_codes(z.detach(), generator)
-        nearest = network.codebook.nearest(z)
+        with _exact(z):
+            nearest = network.codebook.nearest(z)
         if self.training:
             self._count(nearest)
         codes = network.codebook(nearest)
@@ -214,7 +219,7 @@ class VQGAN(nn.Module):
             return {"loss": sum(0 * weight.sum() for weight in self.discriminator.parameters())}
         image = 2 * hr - 1
         with torch.no_grad():
-            made = self.network(image)
+            made = self.network.decode(self._quantize(self.network.encode(image)))
         return {"loss": hinge_loss(self.discriminator(image), self.discriminator(made))}
 
     @torch.no_grad()
@@ -235,6 +240,11 @@ class VQGAN(nn.Module):
     def _count(self, nearest: Tensor) -> None:
         used = torch.bincount(nearest.flatten(), minlength=len(self.idle)) > 0
         self.idle.add_(1).masked_fill_(used, 0)
+
+
+def _exact(z: Tensor) -> torch.autocast:
+    """A context for the search of codes: in half precision many would be equally near."""
+    return torch.autocast(z.device.type, enabled=False)
 
 
 def _lpips(found: Tensor, wanted: Tensor, net: Literal["alex", "vgg", "squeeze"]) -> Tensor:

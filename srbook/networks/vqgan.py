@@ -84,7 +84,7 @@ class VQAutoencoder(nn.Module):
         return z + avg_pool2d(image, self.factor) if self.anchored else z
 
     def quantize(self, z: Tensor) -> Tensor:
-        """Every position's nearest code, with the gradient of the identity: the latent's shape, and float32 or wider.
+        """Every position's nearest code, with the gradient of the identity.
 
         This is the straight-through estimator of VQ-VAE (van den Oord et al., 2017).
         """
@@ -115,12 +115,10 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """The number of the code at the least distance, (N, H, W), for a latent (N, channels, H, W)."""
-        with torch.autocast(z.device.type, enabled=False):
-            weight = self.weight.to(torch.promote_types(z.dtype, torch.float32))
-            # |z - w|^2 without |z|^2, which is the same for all codes, as one product: (z, 1) times (-2w, |w|^2)
-            table = torch.cat([-2 * weight, weight.square().sum(dim=1, keepdim=True)], dim=1).T
-            positions = pad(as_positions(z).to(weight), (0, 1), value=1.0)
-            rows = [(part @ table).argmin(dim=1) for part in positions.split(ROWS)]
+        # |z - w|^2 without |z|^2, which is the same for all codes, as one product: (z, 1) times (-2w, |w|^2)
+        table = torch.cat([-2 * self.weight, self.weight.square().sum(dim=1, keepdim=True)], dim=1).T
+        positions = pad(as_positions(z), (0, 1), value=1.0)
+        rows = [(part @ table).argmin(dim=1) for part in positions.split(ROWS)]
         return torch.cat(rows).unflatten(0, (len(z), *z.shape[2:]))
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -135,7 +133,6 @@ def as_positions(z: Tensor) -> Tensor:
 
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """The value of `codes` with the gradient of z."""
-    z = z.to(codes.dtype)
     return z + (codes - z).detach()
 
 

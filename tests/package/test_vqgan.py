@@ -13,6 +13,7 @@ from srbook.convert import from_released
 from srbook.degradations import Bicubic
 from srbook.files import load_tensors, save_tensors
 from srbook.frozen import Frozen
+from srbook.images import round_to_8bit
 from srbook.losses import adaptive_weight, hinge_loss
 from srbook.metrics import psnr
 from srbook.networks import Codebook, PatchDiscriminator, VQAutoencoder
@@ -198,13 +199,13 @@ def test_the_loss_is_the_sum_of_its_parts():
     )
 
 
-def test_a_perceptual_loss_without_its_weights_says_so(monkeypatch, tmp_path):
-    from srbook.metrics import perceptual
+def test_a_perceptual_loss_without_its_weights_says_what_else_there_is(monkeypatch):
+    def absent(found, wanted, net):
+        raise FileNotFoundError(f"the weights of {net} are not here")
 
-    monkeypatch.setenv("SRBOOK_WEIGHTS", str(tmp_path / "none"))
-    perceptual._lpips_module.cache_clear()
-    with pytest.raises(FileNotFoundError, match="perceptual: none"):
-        small(perceptual="alex").loss(picture(1, 3, 32, 32), picture(1, 3, 32, 32))
+    monkeypatch.setattr("srbook.codecs.vqgan.lpips", absent)
+    with pytest.raises(FileNotFoundError, match="of vgg are not here; or train by pixels alone, with perceptual: none"):
+        small(perceptual="vgg").loss(picture(1, 3, 32, 32), picture(1, 3, 32, 32))
 
 
 def test_hinge_loss():
@@ -298,8 +299,7 @@ def test_it_is_measured_like_a_method_of_magnification_one():
     assert found.shape == hr.shape and found.min() >= 0 and found.max() <= 1
     torch.testing.assert_close(codec.upscale(even).image, codec.decode(codec.encode(even)).clamp(0, 1))
     figures = Validation({"one": hr}, Bicubic(1), ("psnr",))(codec, 0)
-    rounded = (found * 255).round() / 255
-    assert figures["psnr"] == pytest.approx(psnr(rounded, (hr * 255).round() / 255, channel="y", border=1).item())
+    assert figures["psnr"] == pytest.approx(psnr(round_to_8bit(found), hr, channel="y", border=1).item())
     with pytest.raises(ValueError, match="reconstructs in one step, got steps=4"):
         codec.upscale(hr, steps=4)
 
