@@ -143,8 +143,9 @@ def test_beta_weighs_the_latents_move_or_the_codes(weighting, codes, latent):
 
 def test_dead_codes_become_latents_of_the_batch_and_used_ones_stay():
     codec, hr = small().train(), picture(2, 3, 16, 16)
-    codec.idle.zero_()
+    codec.trained += 100
     codec.idle[5] = codec.patience
+    nn.init.constant_(codec.network.codebook.weight[5:6], 9.0)
     before = codec.network.codebook.weight.detach().clone()
     codec.loss(hr, hr, torch.Generator().manual_seed(0))
     after, positions = codec.network.codebook.weight.detach(), codec.network.encode(2 * hr - 1).movedim(1, -1)
@@ -155,19 +156,39 @@ def test_dead_codes_become_latents_of_the_batch_and_used_ones_stay():
 
 def test_a_fresh_codebook_is_filled_by_the_first_batch():
     codec, hr = small().train(), picture(4, 3, 16, 16)
-    figures = codec.loss(hr, hr, torch.Generator().manual_seed(0))
-    z = codec.network.encode(2 * hr - 1)
-    assert figures["codebook"] < 0.5 * z.var() and figures["used"] == 1
+    first, second = (codec.loss(hr, hr, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert second["codebook"] < 0.5 * first["codebook"] and second["used"] == 1
     codec.eval()
     kept = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     codec.loss(hr, hr)
     assert identical(codec.state_dict(), kept)  # only training counts and replaces
 
 
+def test_what_is_rare_gets_codes():
+    """One position in a hundred lies far from all codes: the dead ones go there, not where most positions are."""
+    codec = small(patience=1).train()
+    codec.trained += 100
+    codec.idle.fill_(5)
+    z = torch.zeros(1, 3, 10, 10)
+    z[..., 4, 7] = 3.0
+    codec._replace_dead_codes(z, torch.zeros_like(z), torch.Generator().manual_seed(0))
+    assert (codec.network.codebook.weight == 3).all()
+    codec.idle.fill_(5)
+    codec._replace_dead_codes(0 * z, 0 * z, torch.Generator().manual_seed(0))  # no distance at all
+    assert (codec.network.codebook.weight == 0).all()
+
+
+def test_early_codes_die_after_a_tenth_of_the_steps():
+    codec, z = small(patience=500).train(), torch.ones(1, 3, 2, 2)
+    codec.trained += 100
+    codec.idle.copy_(torch.arange(16))
+    codec._replace_dead_codes(z, 0 * z, None)
+    assert (codec.idle == 0).tolist() == [True, *[False] * 9, *[True] * 6]
+
+
 def test_use_is_counted_over_as_many_steps_as_the_patience():
     codec, hr = small().train(), picture(1, 3, 16, 16)
-    codec._replace_dead_codes = lambda z, generator: None
-    codec.idle.zero_()
+    codec._replace_dead_codes = lambda z, codes, generator: None
     nn.init.constant_(codec.network.codebook.weight, 100.0)
     nn.init.zeros_(codec.network.codebook.weight[:1])  # the nearest to all
     shares = [codec.loss(hr, hr)["used"].item() for _ in range(4)]
