@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -23,6 +24,7 @@ from srbook.turns import Turn
 Perceptual = Literal["alex", "vgg", "squeeze", "none"]
 Weighting = Literal["corrected", "published"]
 SLOWEST = 0.01  # share of a batch in the running deviation
+TINY = 1e-12
 
 
 class VQGAN(nn.Module):
@@ -36,8 +38,9 @@ class VQGAN(nn.Module):
     last layer (`srbook.losses.adversarial.adaptive_weight`). Without an adversary there is one turn, otherwise the
     discriminator D has the second.
 
-    A code that was not the nearest to any position for `patience` steps is dead, and becomes the latent of a position
-    of the present batch. A fresh codebook is dead as a whole, so the first batch fills it.
+    A code that was not the nearest to any position for `patience` steps is dead; early in training, when latents move
+    fast, for a tenth of the steps so far. It becomes the latent of a position of the batch, drawn by the squared
+    distance from its code, so that what is rare gets codes, too. The first batch fills a fresh codebook.
 
     Its latent has unit deviation: `encode` divides by `deviation`, which training measures and stores.
 
@@ -101,7 +104,7 @@ class VQGAN(nn.Module):
         self.perceptual_weight, self.beta, self.weighting, self.patience = perceptual_weight, beta, weighting, patience
         self.perceptual_distance: Callable[[Tensor, Tensor], Tensor] | None = None
         if perceptual != "none":
-            self.perceptual_distance = lambda found, wanted: lpips(found, wanted, net=perceptual)
+            self.perceptual_distance = partial(_lpips, net=perceptual)
         self.network = VQAutoencoder(**network)
         self.channels, self.factor = self.network.channels, self.network.factor
         self.discriminator: PatchDiscriminator | None = None
@@ -113,7 +116,7 @@ class VQGAN(nn.Module):
             self.discriminator = PatchDiscriminator(**rest)
         codes = len(self.network.codebook.weight)
         # Floats, as everything else in a file of weights.
-        self.register_buffer("idle", torch.full((codes,), float(patience)))
+        self.register_buffer("idle", torch.zeros(codes))
         self.register_buffer("deviation", torch.tensor(1.0))
         self.register_buffer("trained", torch.tensor(0.0))
 
@@ -152,7 +155,11 @@ class VQGAN(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         """A latent to the image (N, 3, H, W), not clipped, by the nearest codes; gradients pass straight through."""
-        return (self.network.decode(self.network.quantize(x * self.deviation)) + 1) / 2
+        return (self.network.decode(self._quantize(x * self.deviation)) + 1) / 2
+
+    def _quantize(self, z: Tensor) -> Tensor:
+        with _exact(z):
+            return self.network.quantize(at_least_single(z))
 
     @torch.no_grad()
     def upscale(
@@ -186,13 +193,13 @@ class VQGAN(nn.Module):
         """
         network, image = self.network, 2 * hr - 1
         z = at_least_single(network.encode(image))
+        with _exact(z):
+            nearest = network.codebook.nearest(z)
+        codes = network.codebook(nearest)
         if self.training:
             self._measure(z.detach())
-            self._replace_dead_codes(z.detach(), generator)
-        nearest = network.codebook.nearest(z)
-        if self.training:
             self._count(nearest)
-        codes = network.codebook(nearest)
+            self._replace_dead_codes(z.detach(), codes.detach(), generator)
         found = at_least_single(network.decode(straight_through(z, codes)))
         figures = {"l1": l1_loss(found, image), "codebook": codebook_loss(z, codes, self.beta, self.weighting)}
         distance = figures["l1"]
@@ -213,7 +220,7 @@ class VQGAN(nn.Module):
             return {"loss": sum(0 * weight.sum() for weight in self.discriminator.parameters())}
         image = 2 * hr - 1
         with torch.no_grad():
-            made = self.network(image)
+            made = self.network.decode(self._quantize(self.network.encode(image)))
         return {"loss": hinge_loss(self.discriminator(image), self.discriminator(made))}
 
     @torch.no_grad()
@@ -222,18 +229,31 @@ class VQGAN(nn.Module):
         self.deviation.lerp_(z.std(), torch.clamp(1 / self.trained, min=SLOWEST))
 
     @torch.no_grad()
-    def _replace_dead_codes(self, z: Tensor, generator: torch.Generator | None) -> None:
-        weight, positions = self.network.codebook.weight, as_positions(z)
-        source = z.device if generator is None else generator.device
-        drawn = torch.randint(len(positions), (len(weight),), generator=generator, device=source).to(z.device)
-        dead = self.idle >= self.patience
-        weight.copy_(torch.where(dead[:, None], positions[drawn].to(weight), weight))
-        self.idle.masked_fill_(dead, 0)
-
-    @torch.no_grad()
     def _count(self, nearest: Tensor) -> None:
         used = torch.bincount(nearest.flatten(), minlength=len(self.idle)) > 0
         self.idle.add_(1).masked_fill_(used, 0)
+
+    @torch.no_grad()
+    def _replace_dead_codes(self, z: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
+        weight, far = self.network.codebook.weight, (z - codes).square().sum(dim=1).flatten()
+        far = far.nan_to_num(0, 0, 0).clamp(min=TINY)  # for a batch without a distance, or with one that is no number
+        source = far.device if generator is None else generator.device
+        drawn = torch.multinomial(far.to(source), len(weight), replacement=True, generator=generator).to(far.device)
+        dead = self.idle >= torch.clamp(self.trained / 10, max=self.patience)
+        weight.copy_(torch.where(dead[:, None], as_positions(z)[drawn].to(weight), weight))
+        self.idle.masked_fill_(dead, 0)
+
+
+def _exact(z: Tensor) -> torch.autocast:
+    """A context for the search of codes: in half precision many would be equally near."""
+    return torch.autocast(z.device.type, enabled=False)
+
+
+def _lpips(found: Tensor, wanted: Tensor, net: Literal["alex", "vgg", "squeeze"]) -> Tensor:
+    try:
+        return lpips(found, wanted, net=net)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; or train by pixels alone, with perceptual: none") from error
 
 
 def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = "corrected") -> Tensor:

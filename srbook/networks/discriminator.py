@@ -9,7 +9,8 @@ class PatchDiscriminator(nn.Module):
     """The PatchGAN of pix2pix (Isola et al., 2017), as VQ-GAN and latent diffusion use it.
 
     Strided 4x4 convolutions, each but the first with batch normalization. With the defaults each score sees 70x70
-    pixels, and there are 2,765,633 parameters. Weights start normal with deviation 0.02.
+    pixels, and there are 2,765,633 parameters. Weights start normal with deviation 0.02, around 1 in the
+    normalizations.
 
     Args:
         width: channels after the first convolution; they double with each further one, up to eight times as many.
@@ -28,11 +29,10 @@ class PatchDiscriminator(nn.Module):
                 nn.LeakyReLU(0.2),
             ]
         self.body = nn.Sequential(*parts, nn.Conv2d(widths[-1], 1, 4, padding=1))
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.normal_(part.weight, 0, 0.02)
-            elif isinstance(part, nn.BatchNorm2d):
-                nn.init.normal_(part.weight, 1, 0.02)
+        for part in self.body:
+            if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+                mean = 1.0 if isinstance(part, nn.BatchNorm2d) else 0.0
+                nn.init.trunc_normal_(part.weight, mean, 0.02)  # cut off at 50 deviations and more
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to scores (N, 1, h, w), high where the image looks real."""

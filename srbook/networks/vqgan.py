@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import avg_pool2d, embedding, interpolate, pad, scaled_dot_product_attention, silu
 
 from srbook.networks.blocks import Doubling, as_image, as_sequence
 
@@ -26,13 +26,17 @@ class VQAutoencoder(nn.Module):
         channels: of the latent.
         codes: how many vectors the codebook has.
         attention: self-attention over all positions in the middle of both halves.
-        groups: of the group normalizations.
+        anchored: add the image, averaged down, to the latent, and the latent, interpolated, to the image. The latent
+            then starts as a small picture, to which training adds details; `channels` must be 3.
+        groups: of the group normalizations. None leaves them out, so that a pixel depends only on those around it: what
+            was trained on patches then does the same on large images, and on tiles of them.
 
     Attributes:
         factor: image pixels per position of the latent and axis.
 
     Raises:
-        ValueError: no level, another number of blocks than levels, or widths that the groups do not divide.
+        ValueError: no level, another number of blocks than levels, or widths that the groups do not divide, or an
+            anchored latent of another number of channels than 3.
     """
 
     def __init__(
@@ -43,21 +47,31 @@ class VQAutoencoder(nn.Module):
         channels: int = 3,
         codes: int = 8192,
         attention: bool = True,
-        groups: int = 32,
+        anchored: bool = False,
+        groups: int | None = 32,
     ):
         super().__init__()
         widths = [width * multiplier for multiplier in multipliers]
         depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
         if not widths or len(depths) != len(widths):
             raise ValueError(f"each level needs its blocks, got {len(widths)} levels and blocks for {len(depths)}")
-        if any(each % groups for each in (width, *widths)):
+        if groups is not None and any(each % groups for each in (width, *widths)):
             raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
-        self.factor, self.channels = 2 ** (len(widths) - 1), channels
+        if anchored and channels != 3:
+            raise ValueError(f"an anchored latent is a picture of 3 channels, got {channels}")
+        self.factor, self.channels, self.anchored = 2 ** (len(widths) - 1), channels, anchored
         self.encoder = Encoder(width, widths, depths, channels, attention, groups)
         self.before = nn.Conv2d(channels, channels, 1)
         self.codebook = Codebook(codes, channels)
         self.after = nn.Conv2d(channels, channels, 1)
         self.decoder = Decoder(widths, depths, channels, attention, groups)
+        if anchored:
+            for layer in (self.before, self.after):
+                nn.init.dirac_(layer.weight)
+            for layer in (self.encoder.tail, self.decoder.tail):
+                nn.init.zeros_(layer.weight)
+            for layer in (self.before, self.after, self.encoder.tail, self.decoder.tail):
+                nn.init.zeros_(layer.bias)
 
     def encode(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to the latent (N, channels, H / factor, W / factor), not quantized.
@@ -66,10 +80,11 @@ class VQAutoencoder(nn.Module):
         """
         if any(side % self.factor for side in image.shape[-2:]):
             raise ValueError(f"sides must be multiples of {self.factor}, got {tuple(image.shape[-2:])}")
-        return self.before(self.encoder(image))
+        z = self.before(self.encoder(image))
+        return z + avg_pool2d(image, self.factor) if self.anchored else z
 
     def quantize(self, z: Tensor) -> Tensor:
-        """Every position's nearest code, with the gradient of the identity: the latent's shape, and float32 or wider.
+        """Every position's nearest code, with the gradient of the identity.
 
         This is the straight-through estimator of VQ-VAE (van den Oord et al., 2017).
         """
@@ -77,7 +92,8 @@ class VQAutoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """A latent, quantized or not, to the image in [-1, 1], not clipped."""
-        return self.decoder(self.after(z))
+        image = self.decoder(self.after(z))
+        return image + interpolate(z, scale_factor=self.factor, mode="bilinear") if self.anchored else image
 
     def forward(self, image: Tensor) -> Tensor:
         """The reconstruction of an image in [-1, 1], through the codes."""
@@ -99,12 +115,10 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """The number of the code at the least distance, (N, H, W), for a latent (N, channels, H, W)."""
-        with torch.autocast(z.device.type, enabled=False):
-            weight = self.weight.to(torch.promote_types(z.dtype, torch.float32))
-            # |z - w|^2 without |z|^2, which is the same for all codes, as one product: (z, 1) times (-2w, |w|^2)
-            table = torch.cat([-2 * weight, weight.square().sum(dim=1, keepdim=True)], dim=1).T
-            positions = pad(as_positions(z).to(weight), (0, 1), value=1.0)
-            rows = [(part @ table).argmin(dim=1) for part in positions.split(ROWS)]
+        # |z - w|^2 without |z|^2, which is the same for all codes, as one product: (z, 1) times (-2w, |w|^2)
+        table = torch.cat([-2 * self.weight, self.weight.square().sum(dim=1, keepdim=True)], dim=1).T
+        positions = pad(as_positions(z), (0, 1), value=1.0)
+        rows = [(part @ table).argmin(dim=1) for part in positions.split(ROWS)]
         return torch.cat(rows).unflatten(0, (len(z), *z.shape[2:]))
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -119,7 +133,6 @@ def as_positions(z: Tensor) -> Tensor:
 
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """The value of `codes` with the gradient of z."""
-    z = z.to(codes.dtype)
     return z + (codes - z).detach()
 
 
@@ -127,7 +140,13 @@ class Encoder(nn.Module):
     """An image (N, 3, H, W) to (N, channels, H / factor, W / factor)."""
 
     def __init__(
-        self, width: int, widths: Sequence[int], depths: Sequence[int], channels: int, attention: bool, groups: int
+        self,
+        width: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        channels: int,
+        attention: bool,
+        groups: int | None,
     ):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1)
@@ -140,7 +159,7 @@ class Encoder(nn.Module):
             self.down.append(nn.Sequential(*(Block(each, outputs, groups) for each in inputs[:depth])))
             current = inputs[-1]
         self.middle = Middle(current, attention, groups)
-        self.norm = nn.GroupNorm(groups, current, EPSILON)
+        self.norm = _norm(current, groups)
         self.tail = nn.Conv2d(current, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +172,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A latent (N, channels, H / factor, W / factor) to the image (N, 3, H, W)."""
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], channels: int, attention: bool, groups: int):
+    def __init__(
+        self, widths: Sequence[int], depths: Sequence[int], channels: int, attention: bool, groups: int | None
+    ):
         super().__init__()
         current = widths[-1]
         self.stem = nn.Conv2d(channels, current, 3, padding=1)
@@ -165,7 +186,7 @@ class Decoder(nn.Module):
             current = outputs
             if level > 0:
                 self.grow.append(Doubling(current))
-        self.norm = nn.GroupNorm(groups, current, EPSILON)
+        self.norm = _norm(current, groups)
         self.tail = nn.Conv2d(current, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -178,19 +199,19 @@ class Decoder(nn.Module):
 class Middle(nn.Sequential):
     """Two residual blocks with attention between them, at the smallest size."""
 
-    def __init__(self, channels: int, attention: bool, groups: int):
+    def __init__(self, channels: int, attention: bool, groups: int | None):
         between = Attention(channels, groups) if attention else nn.Identity()
         super().__init__(Block(channels, channels, groups), between, Block(channels, channels, groups))
 
 
 class Block(nn.Module):
-    """Two normalized 3x3 convolutions, plus the input."""
+    """Two 3x3 convolutions, each after normalization and SiLU, plus the input."""
 
-    def __init__(self, inputs: int, outputs: int, groups: int):
+    def __init__(self, inputs: int, outputs: int, groups: int | None):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inputs, EPSILON)
+        self.norm1 = _norm(inputs, groups)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, outputs, EPSILON)
+        self.norm2 = _norm(outputs, groups)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -203,9 +224,9 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Add to every position a weighted mean of all positions. One head."""
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, groups: int | None):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, EPSILON)
+        self.norm = _norm(channels, groups)
         self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -213,6 +234,10 @@ class Attention(nn.Module):
         y = self.norm(x)
         mixed = scaled_dot_product_attention(*(as_sequence(each(y)) for each in (self.query, self.key, self.value)))
         return x + self.out(as_image(mixed, x))
+
+
+def _norm(channels: int, groups: int | None) -> nn.Module:
+    return nn.Identity() if groups is None else nn.GroupNorm(groups, channels, EPSILON)
 
 
 class Halving(nn.Conv2d):
