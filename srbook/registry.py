@@ -134,6 +134,14 @@ def build(preset: str, **overrides: Any) -> Method:
     return method
 
 
+def count_parameters(preset: str) -> int:
+    """How many weights a preset trains, without any memory or weights; the preset is as in `build`."""
+    description = read_preset(preset)
+    with torch.device("meta"):
+        method = _construct(description.method, description.arguments)
+    return sum(parameter.numel() for parameter in method.parameters())
+
+
 def load(checkpoint_or_name: str | Path) -> Method:
     """A method with trained weights, in evaluation mode on the CPU.
 

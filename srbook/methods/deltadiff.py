@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from srbook.methods.resshift import PerceptualNet, Prediction, ResShift
 from srbook.paths import ResidualShift, Time, broadcast
+from srbook.schedules import resshift_sqrt_etas
 
 Reading = Literal["share", "resshift", "root"]
 Step = Literal["interpolation", "prediction"]
@@ -72,9 +72,10 @@ class DeltaDiff(ResShift):
             raise ValueError(f"the shares must grow from start to end, above 0 and at most 1, got {start} and {end}")
         first = start if reading == "root" else start**0.5
         last = end**0.5 if reading == "share" else end
+        schedule = {"steps": steps, "power": power, "min_noise_level": first, "sqrt_eta_end": last}
         super().__init__(
             scale=scale,
-            schedule={"steps": steps, "power": power, "min_noise_level": first, "sqrt_eta_end": last},
+            schedule=schedule,
             network=network,
             kappa=0.0,
             codec=codec,
@@ -85,7 +86,7 @@ class DeltaDiff(ResShift):
             sampling_steps=sampling_steps,
         )
         if step == "prediction":
-            self.path = Jumping(self.path.level(torch.arange(1, steps + 1)), kappa=0.0)
+            self.path = Jumping(resshift_sqrt_etas(kappa=1.0, **schedule), kappa=0.0)
 
 
 class Jumping(ResidualShift):

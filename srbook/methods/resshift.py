@@ -40,8 +40,8 @@ class ResShift(Diffusion):
         network: arguments of `srbook.networks.SwinUNet` but its channels and halvings.
         kappa: strength of the noise, in the units of the space. 0 gives a path without noise, on the schedule that
             kappa = 1 has.
-        codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`, or what `described` made
-            of one. None for pixels.
+        codec: whose latent the path lives in: a file or name for `srbook.codecs.read_codec`, or a description, see
+            `described`. None for pixels.
         unshuffle: side of the blocks of pixels that become channels, without a codec; 1 for plain pixels. Where x is
             larger than the low-resolution image, the network sees the bicubic one instead.
         predicts: what the network does: "x0" in the released configurations, or "residual", which the program can do,
@@ -81,7 +81,7 @@ class ResShift(Diffusion):
         super().__init__(scale, path=path, multiple=unet.multiple, space=space)
         self.codec, self.network = frozen, unet
         if frozen is not None and "codec" in self.arguments:  # a subclass may fix it
-            self.arguments["codec"] = described(frozen, codec)
+            self.arguments["codec"] = described(frozen, codec if isinstance(codec, str) else codec["file"])
 
     def condition(self, lr: Tensor) -> Condition:
         with torch.no_grad():
@@ -134,11 +134,9 @@ def frozen_codec(codec: str | dict[str, Any]) -> Frozen:
             return Frozen(CODECS[codec["kind"]](**codec["arguments"]))
 
 
-def described(frozen: Frozen, codec: str | dict[str, Any]) -> dict[str, Any]:
-    """What rebuilds a codec where its file is not, so that a saved method can carry its weights along."""
-    if isinstance(codec, dict):
-        return codec
-    return {"file": codec, "kind": frozen.module.kind, "arguments": frozen.module.arguments}
+def described(frozen: Frozen, file: str) -> dict[str, Any]:
+    """A codec's file or name, kind, and arguments: what rebuilds it where it is not, for a file that carries it."""
+    return {"file": file, "kind": frozen.module.kind, "arguments": frozen.module.arguments}
 
 
 def _beside(space: Space, scale: int) -> tuple[int, int]:

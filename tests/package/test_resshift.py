@@ -17,7 +17,7 @@ import srbook
 from srbook.degradations import bicubic_upsample
 from srbook.methods import Condition, DeltaDiff, ResShift, resshift
 from srbook.networks import SwinUNet
-from srbook.registry import read_preset
+from srbook.registry import count_parameters, read_preset, trained
 
 V1 = {"steps": 15, "min_noise_level": 0.04}
 V3 = {"steps": 4, "min_noise_level": 0.2}
@@ -252,19 +252,21 @@ def test_the_step_of_deltadiffs_program_is_the_prediction():
 
 
 @pytest.mark.parametrize("name", [name for name in srbook.presets() if name.startswith(("resshift", "deltadiff"))])
-def test_every_preset_has_a_network_of_its_size_and_a_training(name: str):
+def test_presets(name: str):
     preset = read_preset(name)
+    size = {"released": 2_883_913, "small": 2_988_621, "tiny": 754_383}.get(name.split("-")[-1], 118_593_583)
+    channels = 48 if "tiny" in name or "pixels" in name else 3
     with torch.device("meta"):
-        network = SwinUNet(**preset.arguments["network"])
+        network = SwinUNet(channels, **preset.arguments["network"])
     count = sum(weight.numel() for weight in network.parameters())
-    if name.endswith("released"):
-        assert count == 2_883_913
-    elif name.endswith("small"):
-        assert count == 2_988_621
-    elif not name.endswith("tiny"):
-        assert count == 118_593_583
-    side = preset.training["diffusion"].patch_size // preset.arguments.get("unshuffle", 4)
-    assert side % network.multiple == 0 and list(preset.training) == ["diffusion"]
+    assert count_parameters(name) == count and (count == size or channels == 48)
+    assert preset.training["diffusion"].patch_size % (network.multiple * preset.arguments.get("unshuffle", 4)) == 0
+    codec = preset.arguments.get("codec")
+    if codec is not None and codec["file"] not in trained():
+        with pytest.raises(FileNotFoundError, match=f"{name} needs codec, whose weights are not on this machine"):
+            srbook.build(name)
+    if codec is not None and codec["file"] in srbook.presets():
+        assert codec["arguments"] == read_preset(codec["file"]).arguments
 
 
 def test_bad_arguments_are_refused():
