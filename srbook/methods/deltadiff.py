@@ -23,8 +23,8 @@ class DeltaDiff(ResShift):
     * "resshift": eta_1 and sqrt(eta_T), so that ResShift's journal schedule stays as it is;
     * "root": sqrt(eta_1) and sqrt(eta_T), as ResShift's program names its arguments.
 
-    A program was released later (github.com/continueyang/DeltaDiff, commit ccc7a26; the class `ResDiffusion` of
-    models/gaussian_diffusion.py). It settles the first question and raises others:
+    The released program (github.com/continueyang/DeltaDiff, commit ccc7a26; the class `ResDiffusion` of
+    models/gaussian_diffusion.py) settles this question and raises others:
 
     * It takes the table of its schedule for eta itself (line 142: the square is gone): "share". Its configuration still
       divides the start by the kappa of ResShift, so that eta runs from 0.005 to 0.99.
@@ -40,7 +40,7 @@ class DeltaDiff(ResShift):
 
     Args:
         network, codec, unshuffle, predicts, perceptual, perceptual_net: as in `ResShift`.
-        steps: T.
+        steps: T, the length of the path.
         power: how late the shares grow, ResShift's 0.3; no text gives it.
         start, end: where they begin and end, 0.01 and 0.99 in the texts.
         reading: what `start` and `end` are.
