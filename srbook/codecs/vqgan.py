@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, pad
 
@@ -232,6 +233,8 @@ class VQGAN(nn.Module):
     def _count(self, nearest: Tensor) -> None:
         used = torch.bincount(nearest.flatten(), minlength=len(self.idle)) > 0
         self.idle.add_(1).masked_fill_(used, 0)
+        if _several_processes():
+            dist.all_reduce(self.idle, op=dist.ReduceOp.MIN)  # a code that one process uses is not dead
 
     @torch.no_grad()
     def _replace_dead_codes(self, z: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
@@ -242,6 +245,13 @@ class VQGAN(nn.Module):
         dead = self.idle >= torch.clamp(self.trained / 10, max=self.patience)
         weight.copy_(torch.where(dead[:, None], as_positions(z)[drawn].to(weight), weight))
         self.idle.masked_fill_(dead, 0)
+        if _several_processes():
+            dist.broadcast(weight, src=0)  # they drew from other latents
+
+
+def _several_processes() -> bool:
+    """Whether this is one of the processes of a data-parallel training."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def _exact(z: Tensor) -> torch.autocast:
