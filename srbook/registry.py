@@ -8,8 +8,9 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from srbook.codecs import CODECS, read_codec
+from srbook.codecs import CODECS
 from srbook.codecs.base import FORMAT as CODEC
+from srbook.codecs.base import rebuild_codec
 from srbook.degradations import build_degradation
 from srbook.files import load_tensors
 from srbook.frozen import Frozen
@@ -116,7 +117,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def build(preset: str, **overrides: Any) -> Method:
-    """A method with fresh weights.
+    """A method, or a codec, with fresh weights.
 
     Args:
         preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
@@ -135,14 +136,14 @@ def build(preset: str, **overrides: Any) -> Method:
 
 
 def load(checkpoint_or_name: str | Path) -> Method:
-    """A method with trained weights, in evaluation mode on the CPU.
+    """A method, or a codec, with trained weights, in evaluation mode on the CPU.
 
     `checkpoint_or_name` is a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
     weights ship with the package (`srbook.registry.trained()`).
 
     Raises:
         FileNotFoundError: neither such a file nor shipped weights of that name.
-        ValueError: the file is damaged, or does not hold a method.
+        ValueError: the file is damaged, or holds neither a method nor a codec.
     """
     name = str(checkpoint_or_name)
     if name == "bicubic":
@@ -166,7 +167,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
     if metadata.get("format") == CODEC:
-        return read_codec(path)
+        return rebuild_codec(path, tensors, metadata)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "

@@ -6,10 +6,13 @@ import torch
 from rounding import apart, identical
 from test_training import RandomBatches
 from torch import nn
+from typer.testing import CliRunner
 
 import srbook
+from srbook.cli import app
 from srbook.codecs import VQGAN, codebook_loss, read_codec
 from srbook.convert import from_released
+from srbook.data import read_image, write_image
 from srbook.degradations import Bicubic
 from srbook.files import load_tensors, save_tensors
 from srbook.frozen import Frozen
@@ -298,6 +301,12 @@ def test_what_is_no_codec_says_so(tmp_path):
         read_codec(tmp_path / "none")
     with pytest.raises(ValueError, match="perceptual must be one of alex, vgg, squeeze, none, got 'vgg19'"):
         small(perceptual="vgg19")
+    with pytest.raises(ValueError, match="beta must be a number of at least 0, got -1"):
+        small(beta=-1)
+    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got 0"):
+        small(patience=0)
+    with pytest.raises(ValueError, match=r"'vqgan' does not take these arguments: .*'begin'"):
+        srbook.build("vqgan-tiny", adversary={"begin": 3})
     with pytest.raises(ValueError, match="vqgan has the stages main, got 'diffusion'"):
         small().begin("diffusion")
 
@@ -329,3 +338,16 @@ def test_the_small_presets(name):
     codec = srbook.build(name)
     assert (codec.factor, codec.channels) == (4, 3) and parameters(codec) <= 4_000_000
     assert codec.upscale(picture(1, 3, 12, 9)).image.shape == (1, 3, 12, 9)
+
+
+def test_the_command_line_trains_it_and_shows_reconstructions(tmp_path):
+    for number in range(2):
+        write_image(tmp_path / "photos" / f"{number}.png", picture(3, 40, 44, seed=number))
+    run, out = tmp_path / "run", tmp_path / "out"
+    words = ["train", "--preset", "vqgan-tiny", "--data", str(tmp_path / "photos"), "--output", str(run)]
+    done = CliRunner().invoke(app, [*words, "--steps", "2", "--batch-size", "2"])
+    assert done.exit_code == 0 and "Done after 2 steps" in done.output, done.output
+    words = ["upscale", str(tmp_path / "photos" / "0.png"), "--model", str(run / "weights.safetensors")]
+    done = CliRunner().invoke(app, [*words, "--output", str(out)])
+    assert done.exit_code == 0, done.output
+    assert read_image(out / "0.png").shape == (3, 40, 44)
