@@ -8,8 +8,9 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from srbook.codecs import CODECS, read_codec
+from srbook.codecs import CODECS
 from srbook.codecs.base import FORMAT as CODEC
+from srbook.codecs.base import rebuild_codec
 from srbook.degradations import build_degradation
 from srbook.files import load_tensors
 from srbook.frozen import Frozen
@@ -116,7 +117,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def build(preset: str, **overrides: Any) -> Method:
-    """A method with fresh weights.
+    """A method, or a codec, with fresh weights.
 
     Args:
         preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
@@ -127,7 +128,7 @@ def build(preset: str, **overrides: Any) -> Method:
         ValueError: unknown preset or argument.
     """
     description = read_preset(preset)
-    method = _construct(description.method, _merge(description.arguments, overrides))
+    method = _construct(description.method, _described(_merge(description.arguments, overrides)))
     missing = [name for name, part in method.named_modules() if isinstance(part, Frozen) and part.missing]
     if missing:
         raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
@@ -138,19 +139,19 @@ def count_parameters(preset: str) -> int:
     """How many weights a preset trains, without any memory or weights; the preset is as in `build`."""
     description = read_preset(preset)
     with torch.device("meta"):
-        method = _construct(description.method, description.arguments)
+        method = _construct(description.method, _described(description.arguments))
     return sum(parameter.numel() for parameter in method.parameters())
 
 
 def load(checkpoint_or_name: str | Path) -> Method:
-    """A method with trained weights, in evaluation mode on the CPU.
+    """A method, or a codec, with trained weights, in evaluation mode on the CPU.
 
     `checkpoint_or_name` is a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
     weights ship with the package (`srbook.registry.trained()`).
 
     Raises:
         FileNotFoundError: neither such a file nor shipped weights of that name.
-        ValueError: the file is damaged, or does not hold a method.
+        ValueError: the file is damaged, or holds neither a method nor a codec.
     """
     name = str(checkpoint_or_name)
     if name == "bicubic":
@@ -174,7 +175,7 @@ def load(checkpoint_or_name: str | Path) -> Method:
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
     if metadata.get("format") == CODEC:
-        return read_codec(path)
+        return rebuild_codec(path, tensors, metadata)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
@@ -205,6 +206,15 @@ def _read(path: Path) -> Method:
 
 def _class(kind: str) -> type:
     return METHODS[kind] if kind in METHODS else CODECS[kind]
+
+
+def _described(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method, whose codec its preset describes, in case its weights are not there."""
+    name = arguments.get("codec")
+    if not isinstance(name, str) or name not in presets():
+        return arguments
+    codec = read_preset(name)
+    return arguments | {"codec": {"file": name, "kind": codec.method, "arguments": codec.arguments}}
 
 
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:

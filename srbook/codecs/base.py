@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srbook.files import load_tensors, save_tensors
 from srbook.lazy import Classes
@@ -37,6 +37,11 @@ def read_codec(file_or_name: str | Path) -> nn.Module:
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} does not hold a codec of srbook (format {metadata.get('format', 'unknown')!r})")
+    return rebuild_codec(path, tensors, metadata)
+
+
+def rebuild_codec(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> nn.Module:
+    """The codec of a file of this `FORMAT` that has been read; raises as `read_codec`."""
     about = json.loads(metadata["about"])
     if about["codec"] not in CODECS:
         raise ValueError(f"{path} holds a codec {about['codec']!r}; this version knows {', '.join(sorted(CODECS))}")

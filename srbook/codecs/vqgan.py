@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, pad
 
@@ -27,6 +29,24 @@ SLOWEST = 0.01  # share of a batch in the running deviation
 TINY = 1e-12
 
 
+@dataclass(frozen=True)
+class Adversary:
+    """When and how much a discriminator takes part; the defaults are latent diffusion's.
+
+    Attributes:
+        weight: of what it tells the autoencoder, once the gradients are balanced.
+        start: the step at which it begins to learn.
+        warmup: how many steps later the autoencoder begins to listen.
+        width, layers: of `srbook.networks.discriminator.PatchDiscriminator`.
+    """
+
+    weight: float = 0.75
+    start: int = 0
+    warmup: int = 0
+    width: int = 64
+    layers: int = 3
+
+
 class VQGAN(nn.Module):
     """A codec (Esser et al., 2021; Rombach et al., 2022) that `srbook.spaces.Latent` takes and the trainer trains.
 
@@ -34,7 +54,7 @@ class VQGAN(nn.Module):
 
         mean |x - x'| + perceptual_weight * LPIPS(x, x') + codebook_loss(z, codes) - w mean(D(x')),
 
-    x and x' in [-1, 1], where w is `adversary["weight"]` times a factor that balances the gradients at the decoder's
+    x and x' in [-1, 1], where w is the adversary's weight times a factor that balances the gradients at the decoder's
     last layer (`srbook.losses.adversarial.adaptive_weight`). Without an adversary there is one turn, otherwise the
     discriminator D has the second.
 
@@ -52,9 +72,7 @@ class VQGAN(nn.Module):
         perceptual_weight: of the perceptual distance.
         beta, weighting: as in `codebook_loss`.
         patience: steps.
-        adversary: None, or a dict of `weight` (0.75 as published), `start` and `warmup`: the step at which the
-            discriminator begins to learn, and how many later the autoencoder begins to listen; and, if wanted, `width`
-            and `layers` of `srbook.networks.discriminator.PatchDiscriminator`.
+        adversary: what `Adversary` takes, or None for no discriminator.
 
     Attributes:
         channels: of the latent.
@@ -88,6 +106,9 @@ class VQGAN(nn.Module):
         for name, value, choices in (("perceptual", perceptual, Perceptual), ("weighting", weighting, Weighting)):
             if value not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+        for name, value in (("perceptual_weight", perceptual_weight), ("beta", beta)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
         if not isinstance(patience, int) or patience < 1:
             raise ValueError(f"patience must be a whole number of at least 1, got {patience!r}")
         own = {
@@ -109,11 +130,8 @@ class VQGAN(nn.Module):
         self.channels, self.factor = self.network.channels, self.network.factor
         self.discriminator: PatchDiscriminator | None = None
         if adversary is not None:
-            rest = dict(adversary)
-            self.adversary_weight, self.adversary_start, self.adversary_warmup = (
-                rest.pop(name) for name in ("weight", "start", "warmup")
-            )
-            self.discriminator = PatchDiscriminator(**rest)
+            self.adversary = Adversary(**adversary)
+            self.discriminator = PatchDiscriminator(self.adversary.width, self.adversary.layers)
         codes = len(self.network.codebook.weight)
         # Floats, as everything else in a file of weights.
         self.register_buffer("idle", torch.zeros(codes))
@@ -208,15 +226,15 @@ class VQGAN(nn.Module):
             figures["perceptual"] = self.perceptual_distance(clip((found + 1) / 2), hr).mean()
             distance = distance + self.perceptual_weight * figures["perceptual"]
         loss = distance + figures["codebook"]
-        if self.discriminator is not None and self.trained > self.adversary_start + self.adversary_warmup:
+        if self.discriminator is not None and self.trained > self.adversary.start + self.adversary.warmup:
             figures["adversarial"] = -at_least_single(self.discriminator(found)).mean()
             balance = adaptive_weight(distance, figures["adversarial"], network.last)
-            loss = loss + self.adversary_weight * balance * figures["adversarial"]
+            loss = loss + self.adversary.weight * balance * figures["adversarial"]
         return {"loss": loss, **figures, "used": (self.idle < self.patience).float().mean()}
 
     def discriminator_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The hinge loss of telling `hr` from its reconstruction; 0 before the discriminator starts."""
-        if self.trained <= self.adversary_start:
+        if self.trained <= self.adversary.start:
             return {"loss": sum(0 * weight.sum() for weight in self.discriminator.parameters())}
         image = 2 * hr - 1
         with torch.no_grad():
@@ -232,6 +250,8 @@ class VQGAN(nn.Module):
     def _count(self, nearest: Tensor) -> None:
         used = torch.bincount(nearest.flatten(), minlength=len(self.idle)) > 0
         self.idle.add_(1).masked_fill_(used, 0)
+        if _several_processes():
+            dist.all_reduce(self.idle, op=dist.ReduceOp.MIN)  # a code that one process uses is not dead
 
     @torch.no_grad()
     def _replace_dead_codes(self, z: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
@@ -242,6 +262,13 @@ class VQGAN(nn.Module):
         dead = self.idle >= torch.clamp(self.trained / 10, max=self.patience)
         weight.copy_(torch.where(dead[:, None], as_positions(z)[drawn].to(weight), weight))
         self.idle.masked_fill_(dead, 0)
+        if _several_processes():
+            dist.broadcast(weight, src=0)  # they drew from other latents
+
+
+def _several_processes() -> bool:
+    """Whether this is one of the processes of a data-parallel training."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def _exact(z: Tensor) -> torch.autocast:

@@ -38,16 +38,15 @@ def window_regions(height: int, width: int, side: int, shift: int, as_released: 
     """
 
     def axis(length: int) -> tuple[Tensor, Tensor]:
+        """Which places come from the opposite border, and which from the padding."""
         padded = length + -length % side
         place = torch.arange(padded)
         return (place >= padded - shift).long(), ((place + shift) % padded >= length).long()
 
     (below, rows), (right, columns) = axis(height), axis(width)
+    seam = cut((below[:, None] + (0 if as_released else 2) * right)[None, None], side)
     if as_released:
-        seam = cut((below[:, None] + 0 * right)[None, None], side)
         seam = seam.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
-    else:
-        seam = cut((below[:, None] + 2 * right)[None, None], side)
     padding = cut((rows[:, None] | columns)[None, None], side)
     return (seam + 4 * padding).squeeze(2)
 

@@ -124,8 +124,7 @@ def handy(preset):
     Codecs have tests of their own, and a method whose codec does not ship cannot be built.
     """
     description = read_preset(preset)
-    codec = description.arguments.get("codec")
-    if description.method in CODECS or (codec is not None and codec["file"] not in trained()):
+    if description.method in CODECS or description.arguments.get("codec") not in (None, *trained()):
         return False
     return preset.endswith(("-small", "-tiny")) or preset in ("bicubic", "predictor", "rrdb", "srcnn")
 

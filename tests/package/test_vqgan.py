@@ -6,22 +6,23 @@ import torch
 from rounding import apart, identical
 from test_training import RandomBatches
 from torch import nn
+from typer.testing import CliRunner
 
 import srbook
+from srbook.cli import app
 from srbook.codecs import VQGAN, codebook_loss, read_codec
 from srbook.convert import from_released
+from srbook.data import read_image, write_image
 from srbook.degradations import Bicubic
 from srbook.files import load_tensors, save_tensors
 from srbook.frozen import Frozen
 from srbook.images import round_to_8bit
 from srbook.losses import adaptive_weight, hinge_loss
 from srbook.metrics import psnr
-from srbook.networks import Codebook, PatchDiscriminator, VQAutoencoder
-from srbook.registry import read_preset
+from srbook.networks import Codebook, VQAutoencoder
 from srbook.spaces import Latent
 from srbook.training import Trainer, TrainingConfig, Validation
 
-F8 = {"width": 64, "multipliers": (1, 2, 4, 8), "blocks": (1, 2, 3, 4), "channels": 8, "codes": 4096}
 SMALL = {"width": 4, "multipliers": [1, 2], "blocks": 1, "codes": 16, "attention": False, "groups": 2}
 JUDGED = {"weight": 0.75, "start": 2, "warmup": 2, "width": 4, "layers": 1}
 
@@ -44,11 +45,12 @@ def parameters(module: nn.Module) -> int:
 
 def test_the_published_sizes():
     with torch.device("meta"):
-        f4, f8, judge = VQAutoencoder(), VQAutoencoder(**F8), PatchDiscriminator()
-    assert (parameters(f4), f4.factor, f4.channels) == (55_322_782, 4, 3)
-    assert (parameters(f4.encoder), parameters(f4.decoder)) == (22_337_411, 32_960_771)
-    assert (parameters(f8), f8.factor, f8.channels) == (77_009_115, 8, 8)
-    assert parameters(judge) == 2_765_633
+        f4, f8, default = srbook.build("vqgan-f4"), srbook.build("vqgan-f8"), VQAutoencoder()
+    assert (parameters(f4.network), f4.factor, f4.channels) == (55_322_782, 4, 3)
+    assert (parameters(f4.network.encoder), parameters(f4.network.decoder)) == (22_337_411, 32_960_771)
+    assert (parameters(f8.network), f8.factor, f8.channels) == (77_009_115, 8, 8)
+    assert parameters(default) == parameters(f4.network)
+    assert parameters(f4.discriminator) == 2_765_633
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +301,12 @@ def test_what_is_no_codec_says_so(tmp_path):
         read_codec(tmp_path / "none")
     with pytest.raises(ValueError, match="perceptual must be one of alex, vgg, squeeze, none, got 'vgg19'"):
         small(perceptual="vgg19")
+    with pytest.raises(ValueError, match="beta must be a number of at least 0, got -1"):
+        small(beta=-1)
+    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got 0"):
+        small(patience=0)
+    with pytest.raises(ValueError, match=r"'vqgan' does not take these arguments: .*'begin'"):
+        srbook.build("vqgan-tiny", adversary={"begin": 3})
     with pytest.raises(ValueError, match="vqgan has the stages main, got 'diffusion'"):
         small().begin("diffusion")
 
@@ -325,9 +333,21 @@ def test_it_is_measured_like_a_method_of_magnification_one():
         codec.upscale(hr, steps=4)
 
 
-def test_the_presets():
-    assert srbook.build("vqgan-tiny").factor == 4
-    preset = read_preset("vqgan-small")
-    with torch.device("meta"):
-        codec = VQGAN(**preset.arguments)
+@pytest.mark.parametrize("name", ["vqgan-tiny", "vqgan-small"])
+def test_the_small_presets(name):
+    codec = srbook.build(name)
     assert (codec.factor, codec.channels) == (4, 3) and parameters(codec) <= 4_000_000
+    assert codec.upscale(picture(1, 3, 12, 9)).image.shape == (1, 3, 12, 9)
+
+
+def test_the_command_line_trains_it_and_shows_reconstructions(tmp_path):
+    for number in range(2):
+        write_image(tmp_path / "photos" / f"{number}.png", picture(3, 40, 44, seed=number))
+    run, out = tmp_path / "run", tmp_path / "out"
+    words = ["train", "--preset", "vqgan-tiny", "--data", str(tmp_path / "photos"), "--output", str(run)]
+    done = CliRunner().invoke(app, [*words, "--steps", "2", "--batch-size", "2"])
+    assert done.exit_code == 0 and "Done after 2 steps" in done.output, done.output
+    words = ["upscale", str(tmp_path / "photos" / "0.png"), "--model", str(run / "weights.safetensors")]
+    done = CliRunner().invoke(app, [*words, "--output", str(out)])
+    assert done.exit_code == 0, done.output
+    assert read_image(out / "0.png").shape == (3, 40, 44)
