@@ -149,13 +149,13 @@ class AnchoredPath(ABC):
         mean, std = self.marginal(x0, anchor, t)
         return mean + std * noise
 
-    def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
-        """Where sampling starts: the anchor with standard normal `noise` (N, ...) at the level of the last time.
+    def start(self, anchor: Tensor, noise: Tensor, t: Time | None = None) -> Tensor:
+        """Where sampling starts: the anchor with standard normal `noise` (N, ...) at the level of time t, or the last.
 
-        The marginal there has the mean anchor + a_T (x_0 - anchor); the part that a sampler cannot know is left out.
+        The marginal there has the mean anchor + a_t (x_0 - anchor); the part that a sampler cannot know is left out.
         """
         require_fitting(noise, "noise", anchor=anchor)
-        return anchor + broadcast(self.sigma * self.level(self.end), noise) * noise
+        return anchor + broadcast(self.sigma * self.level(self.end if t is None else t), noise) * noise
 
     def posterior(
         self, x_t: Tensor, x0: Tensor, anchor: Tensor, t: Time, s: Time, eta: float = 1.0

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from srbook.arguments import require_instance
+from srbook.codecs import CODECS
+from srbook.codecs.base import FORMAT as CODEC
+from srbook.codecs.base import rebuild_codec
 from srbook.degradations import build_degradation
 from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
 from srbook.frozen import Frozen
@@ -31,7 +34,7 @@ class Preset(BaseModel):
         summary: one line for tables.
         source: bibliography key of the paper, empty for our own.
         extends: the preset whose contents this one changes: mappings are merged, all else is replaced.
-        method: a key of `srbook.methods.METHODS`.
+        method: a key of `srbook.methods.METHODS`, or of `srbook.codecs.CODECS`.
         arguments: the method's constructor arguments.
         degradation: how the low-resolution images are made, as `srbook.degradations.build_degradation` takes it.
         starts_from: whose weights the training begins with: a name or a file for `load`. None begins with fresh ones.
@@ -122,7 +125,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def build(preset: str, **overrides: Any) -> Method:
-    """A method with fresh weights.
+    """A method, or a codec, with fresh weights.
 
     Args:
         preset: a name from `srbook.presets()`, or a `.yaml` file of your own.
@@ -134,22 +137,30 @@ def build(preset: str, **overrides: Any) -> Method:
     """
     require_instance("preset", preset, str | PathLike, f"such as {'sr3-tiny'!r}; srbook.presets() lists them")
     description = read_preset(preset)
-    method = _construct(description.method, _merge(description.arguments, overrides))
+    method = _construct(description.method, _described(_merge(description.arguments, overrides)))
     missing = [name for name, part in method.named_modules() if isinstance(part, Frozen) and part.missing]
     if missing:
         raise FileNotFoundError(f"{preset} needs {', '.join(missing)}, whose weights are not on this machine")
     return method
 
 
+def count_parameters(preset: str) -> int:
+    """How many weights a preset trains, without any memory or weights; the preset is as in `build`."""
+    description = read_preset(preset)
+    with torch.device("meta"):
+        method = _construct(description.method, _described(description.arguments))
+    return sum(parameter.numel() for parameter in method.parameters())
+
+
 def load(checkpoint_or_name: str | Path) -> Method:
-    """A method with trained weights, in evaluation mode on the CPU.
+    """A method, or a codec, with trained weights, in evaluation mode on the CPU.
 
     `checkpoint_or_name` is a file written by `Method.save` or by training (`weights.safetensors`), or a name whose
     weights ship with the package (`srbook.registry.trained()`).
 
     Raises:
         FileNotFoundError: neither such a file nor shipped weights of that name.
-        ValueError: the file is damaged, or does not hold a method.
+        ValueError: the file is damaged, or holds neither a method nor a codec.
     """
     require_instance("checkpoint_or_name", checkpoint_or_name, str | PathLike, "the name or file of a method")
     name = str(checkpoint_or_name)
@@ -173,6 +184,8 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
+    if metadata.get("format") == CODEC:
+        return rebuild_codec(path, tensors, metadata)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise ValueError(
             f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
@@ -232,10 +245,23 @@ def _load_frozen(method: Method, hashes: dict[str, str], carried: dict[str, Tens
         raise ValueError(f"{path} holds {min(carried)!r}, which belongs to no frozen part of {method.kind}")
 
 
+def _class(kind: str) -> type:
+    return METHODS[kind] if kind in METHODS else CODECS[kind]
+
+
+def _described(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method, whose codec its preset describes, in case its weights are not there."""
+    name = arguments.get("codec")
+    if not isinstance(name, str) or name not in presets():
+        return arguments
+    codec = read_preset(name)
+    return arguments | {"codec": {"file": name, "kind": codec.method, "arguments": codec.arguments}}
+
+
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
     _require_known(kind)
     try:
-        return METHODS[kind](**arguments)
+        return _class(kind)(**arguments)
     except TypeError as error:
         raise ValueError(f"method {kind!r} does not take these arguments: {error}") from error
 
@@ -271,7 +297,7 @@ def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _require_consistent(preset: Preset) -> None:
     _require_known(preset.method)
-    stages = METHODS[preset.method].stage_names()
+    stages = _class(preset.method).stage_names()
     named = list(preset.training)
     if named != [stage for stage in stages if stage in named]:
         raise ValueError(f"{preset.method} has the stages {', '.join(stages)}; training has {', '.join(named)}")
@@ -287,8 +313,9 @@ def _require_consistent(preset: Preset) -> None:
 
 
 def _require_known(kind: str, where: str = "") -> None:
-    if kind not in METHODS:
-        raise ValueError(f"{where}unknown method {kind!r}; this version of srbook knows {', '.join(sorted(METHODS))}")
+    known = sorted([*METHODS, *CODECS])
+    if kind not in known:
+        raise ValueError(f"{where}unknown method {kind!r}; this version of srbook knows {', '.join(known)}")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Where the path of a method lives: in pixels, or in the latent of a codec."""
+"""Where the path of a method lives: in pixels, in blocks of them, or in the latent of a codec."""
 
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from srbook.arguments import require_instance
+from srbook.arguments import require_counts, require_instance
 from srbook.images import clip
+from srbook.numbers import at_least_single
 
 
 @runtime_checkable
@@ -39,6 +41,23 @@ class Pixels:
         return clip(x)
 
 
+class Unshuffled:
+    """The image itself, but blocks of factor x factor pixels are the channels of one position; values in [-1, 1].
+
+    It has the sides of a codec's latent and loses nothing: what a method can do without a codec.
+    """
+
+    def __init__(self, factor: int):
+        require_counts(factor=factor)
+        self.channels, self.factor = 3 * factor**2, factor
+
+    def encode(self, image: Tensor) -> Tensor:
+        return 2 * pixel_unshuffle(image, self.factor) - 1
+
+    def decode(self, x: Tensor) -> Tensor:
+        return clip((pixel_shuffle(x, self.factor) + 1) / 2)
+
+
 @runtime_checkable
 class Codec(Protocol):
     """What `Latent` asks of an autoencoder, such as a VQ-GAN."""
@@ -62,7 +81,7 @@ class Latent:
         self.channels, self.factor = codec.channels, codec.factor
 
     def encode(self, image: Tensor) -> Tensor:
-        return self.codec.encode(image)
+        return at_least_single(self.codec.encode(image))
 
     def decode(self, x: Tensor) -> Tensor:
-        return clip(self.codec.decode(x).float())
+        return clip(at_least_single(self.codec.decode(x)))

@@ -4,7 +4,8 @@
     python -m tools.ship runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
 
 SETS is a folder with Set5 and Set14 inside; a sampler takes long on Set14, and may be measured with --sets Set5. The
-numbers follow protocol A. Weights are stored in half precision, and measured as stored.
+numbers follow protocol A; of a codec, whose magnification is 1, they are those of its reconstructions. Weights are
+stored in half precision, and measured as stored.
 """
 
 import argparse
@@ -17,13 +18,16 @@ import torch
 
 import srbook
 from benchmarks.provenance import cpu_model, training_hours
+from srbook.codecs import CODECS
 from srbook.data import ImageFolder
 from srbook.evaluation import evaluate
 from srbook.files import atomic_path
-from srbook.metrics import PROTOCOL_A
+from srbook.images import round_to_8bit
+from srbook.metrics import PROTOCOL_A, lpips, psnr
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 
 METRICS = ("psnr", "ssim")
+CODEC = "reconstruction rounded to 8 bits; PSNR over RGB (psnr_rgb) and on Y (psnr), LPIPS-Alex over RGB; no border"
 
 
 def measure(method: srbook.methods.Method, name: str, folder: Path, steps: int | None) -> dict:
@@ -36,6 +40,19 @@ def measure(method: srbook.methods.Method, name: str, folder: Path, steps: int |
         row[metric] = table.mean(name, metric)
         row[f"bicubic_{metric}"] = table.mean("bicubic", metric)
     return row
+
+
+def measure_codec(codec: torch.nn.Module, folder: Path) -> dict:
+    """One row: the means over the reconstructions of one set."""
+    images = [image.unsqueeze(0) for image in ImageFolder(folder)]
+    found = [round_to_8bit(codec.upscale(image).image) for image in images]
+    figures = {
+        "psnr_rgb": [psnr(sr, hr, channel="rgb") for sr, hr in zip(found, images, strict=True)],
+        "psnr": [psnr(sr, hr, channel="y") for sr, hr in zip(found, images, strict=True)],
+        "lpips": [lpips(sr, hr) for sr, hr in zip(found, images, strict=True)],
+    }
+    means = {name: float(torch.cat(values).double().mean()) for name, values in figures.items()}
+    return {"set": folder.name, "images": len(images), **means}
 
 
 def main() -> None:
@@ -54,6 +71,7 @@ def main() -> None:
     expected = srbook.build(arguments.name).arguments
     if method.arguments != expected:
         raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {expected}")
+    codec = method.kind in CODECS
     *earlier, last = method.stage_names()
     runs = {stage: arguments.run / stage for stage in earlier} | {last: arguments.run}
     states = {stage: load_checkpoint(latest_checkpoint(run)) for stage, run in runs.items()}
@@ -74,10 +92,11 @@ def main() -> None:
         "date": date.today().isoformat(),
         "versions": {"srbook": srbook.__version__, "torch": torch.__version__},
         "command": f"srbook train --preset {arguments.name} --data PHOTOS",
-        "protocol": f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
+        "protocol": CODEC if codec else f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
         "sampling_steps": arguments.steps,
         "quality": [
-            measure(shipped, arguments.name, arguments.tests / name, arguments.steps) for name in arguments.sets
+            measure_codec(shipped, folder) if codec else measure(shipped, arguments.name, folder, arguments.steps)
+            for folder in (arguments.tests / name for name in arguments.sets)
         ],
     }
     if arguments.remark:

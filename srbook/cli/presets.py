@@ -36,19 +36,10 @@ def presets(
             (
                 each,
                 preset.method,
-                f"{_parameters(each):,}",
+                f"{registry.count_parameters(each):,}",
                 "ship" if each in shipped else "train it",
                 preset.summary,
             )
         )
     for line in columns(rows):
         typer.echo(line)
-
-
-def _parameters(preset: str) -> int:
-    import torch
-
-    from srbook.registry import build
-
-    with torch.device("meta"):  # shapes only: nothing is allocated or drawn
-        return sum(parameter.numel() for parameter in build(preset).parameters())

@@ -14,13 +14,25 @@ from torch import Tensor
 
 from srbook.arguments import require_instance
 from srbook.convert.ecdp import ECDP
+from srbook.convert.irsde import IRSDE
+from srbook.convert.resshift import RESSHIFT
 from srbook.convert.rrdb import RRDB
 from srbook.convert.sr3 import DDPM, SR3
 from srbook.convert.srdiff import SRDIFF
+from srbook.convert.vqgan import VQGAN
 
 __all__ = ["from_released"]
 
-_FAMILIES = {"ddpm": DDPM, "ecdp": ECDP, "rrdb": RRDB, "sr3": SR3, "srdiff": SRDIFF}
+_FAMILIES = {
+    "ddpm": DDPM,
+    "ecdp": ECDP,
+    "irsde": IRSDE,
+    "resshift": RESSHIFT,
+    "rrdb": RRDB,
+    "sr3": SR3,
+    "srdiff": SRDIFF,
+    "vqgan": VQGAN,
+}
 
 
 def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,8 +43,10 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Args:
         family: "sr3" or "ddpm" (the community's SR3 program) for `UNet`; "srdiff" for `SRDiffUNet`; "rrdb" (ESRGAN's
-            first names, which SRDiff kept) for `RRDBNet`; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if `state` holds
-            ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both.
+            first names, which SRDiff kept) for `RRDBNet`; "irsde" for `LinearUNet` or `NAFNet`; "resshift" (also SinSR)
+            for `SwinUNet`, or for `SwinLayer` if `state` holds one; "ecdp" for `GuidedUNet`, for `RRDBEncoder` if
+            `state` holds ECDP's encoder, and for the method `ECDP` if it is a whole checkpoint of both; "vqgan" (latent
+            diffusion, and ResShift after it) for `VQAutoencoder`.
         state: the released tensors by name.
 
     Raises:
@@ -46,7 +60,8 @@ def from_released(family: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     part = {name.removeprefix(released.prefix): state[name] for name in inner} or dict(state)
     names = released.names(part)
     missing = [name for name in names.values() if name not in part]
-    unexpected = sorted(part.keys() - set(names.values()) - released.unused)
+    others = part.keys() - set(names.values())
+    unexpected = sorted(name for name in others if not {name, name.rpartition(".")[2]} & released.unused)
     if missing or unexpected:
         complaints = [
             f"{what}: {', '.join(found[:5])}{f', and {len(found) - 5} more' if len(found) > 5 else ''}"

@@ -16,7 +16,7 @@ class Released:
     Attributes:
         names: makes our names from the released tensors, whose depths and widths tell the network's.
         prefix: of the network's names in a whole checkpoint.
-        unused: released tensors that are not weights.
+        unused: released tensors that are not weights: their names, or the last parts of them.
     """
 
     names: Callable[[Mapping[str, Tensor]], Names]

@@ -1,15 +1,18 @@
 """Distances between images by other things than pixels: gray levels, features, and frequencies."""
 
+from srbook.losses.adversarial import adaptive_weight, hinge_loss
 from srbook.losses.entropy import entropy_matching_loss, soft_histogram
 from srbook.losses.features import FeatureExtractor, feature_distance, vgg16_features, vgg19_features
 from srbook.losses.wavelet import fourier_loss, haar, wavelet_loss
 
 __all__ = [
     "FeatureExtractor",
+    "adaptive_weight",
     "entropy_matching_loss",
     "feature_distance",
     "fourier_loss",
     "haar",
+    "hinge_loss",
     "soft_histogram",
     "vgg16_features",
     "vgg19_features",

@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     from srbook.methods.base import Method, Stage
     from srbook.methods.bicubic import Bicubic
     from srbook.methods.ddpm import DDPM
+    from srbook.methods.deltadiff import DeltaDiff
     from srbook.methods.diffusion import Condition, Diffusion
     from srbook.methods.ecdp import ECDP
     from srbook.methods.esrdf import ESRDF
+    from srbook.methods.irsde import IRSDE
     from srbook.methods.regression import Regression
     from srbook.methods.resdiff import ResDiff
+    from srbook.methods.resshift import ResShift
     from srbook.methods.sr3 import SR3
     from srbook.methods.srdiff import SRDiff
 
@@ -27,6 +30,9 @@ METHODS: Classes = Classes(
     resdiff="srbook.methods.resdiff:ResDiff",
     esrdf="srbook.methods.esrdf:ESRDF",
     ecdp="srbook.methods.ecdp:ECDP",
+    irsde="srbook.methods.irsde:IRSDE",
+    resshift="srbook.methods.resshift:ResShift",
+    deltadiff="srbook.methods.deltadiff:DeltaDiff",
 )
 __getattr__, __dir__ = lazily(
     __name__,
@@ -34,11 +40,14 @@ __getattr__, __dir__ = lazily(
         "base": ["Method", "Stage"],
         "bicubic": ["Bicubic"],
         "ddpm": ["DDPM"],
+        "deltadiff": ["DeltaDiff"],
         "diffusion": ["Condition", "Diffusion"],
         "ecdp": ["ECDP"],
         "esrdf": ["ESRDF"],
+        "irsde": ["IRSDE"],
         "regression": ["Regression"],
         "resdiff": ["ResDiff"],
+        "resshift": ["ResShift"],
         "sr3": ["SR3"],
         "srdiff": ["SRDiff"],
     },
@@ -48,14 +57,17 @@ __all__ = [
     "DDPM",
     "ECDP",
     "ESRDF",
+    "IRSDE",
     "METHODS",
     "SR3",
     "Bicubic",
     "Condition",
+    "DeltaDiff",
     "Diffusion",
     "Method",
     "Regression",
     "ResDiff",
+    "ResShift",
     "SRDiff",
     "Stage",
 ]

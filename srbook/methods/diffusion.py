@@ -126,6 +126,10 @@ class Diffusion(Method):
             self.path, self.predicts, predict, x0, condition.anchor, t, noise, self.distance, by_score=self.by_score
         )
 
+    def sampling_times(self, steps: int | None) -> list[float]:
+        """The times of sampling in `steps` steps, falling to 0; None takes all steps of the path."""
+        return self.path.times(int(self.path.end) if steps is None else steps)
+
     def sample(
         self,
         condition: Condition,
@@ -144,8 +148,7 @@ class Diffusion(Method):
         """
         require_instance("condition", condition, Condition, "method.condition(lr) makes it")
         require_floats(noise, "noise")
-        steps = self.sampling_steps if steps is None else steps
-        times = self.path.times(int(self.path.end) if steps is None else steps)
+        times = self.sampling_times(self.sampling_steps if steps is None else steps)
         variance = self.variance if self.eta == 1 else "posterior"  # the only one that goes with less noise
         with Progress(len(times) - 1, f"sample {self.kind}", unit="step", enabled=progress) as bar:
 
@@ -154,7 +157,7 @@ class Diffusion(Method):
                 bar.update()
                 return x0
 
-            x, anchor = self.path.start(condition.anchor, noise), condition.anchor
+            x, anchor = self.path.start(condition.anchor, noise, times[0]), condition.anchor
             return ancestral(self.path, denoise, x, anchor, times, eta=self.eta, variance=variance, generator=generator)
 
     def sample_image(

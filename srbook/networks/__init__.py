@@ -12,15 +12,20 @@ from srbook.lazy import Classes, lazily
 if TYPE_CHECKING:
     from srbook.networks.attention_predictor import AttentionPredictor
     from srbook.networks.blocks import ResidualBlock, SelfAttention
+    from srbook.networks.discriminator import PatchDiscriminator
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
+    from srbook.networks.irsde import LinearAttention, LinearUNet, NAFBlock, NAFNet
     from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
     from srbook.networks.predictor import ResidualPredictor
     from srbook.networks.resdiff import FrequencySplitter, HighFrequencyAttention, ResDiffUNet, gaussian_filter
     from srbook.networks.rrdb import RRDB, DenseBlock, RRDBDecoder, RRDBEncoder, RRDBNet
     from srbook.networks.srcnn import SRCNN
     from srbook.networks.srdiff import MishBlock, SRDiffUNet
+    from srbook.networks.swin import SwinBlock, SwinLayer, WindowAttention
+    from srbook.networks.swin_unet import ModulatedBlock, SwinUNet
     from srbook.networks.time import TimeEmbedding, sinusoidal_embedding
     from srbook.networks.unet import UNet
+    from srbook.networks.vqgan import Codebook, VQAutoencoder
 
 NETWORKS: Classes = Classes(
     predictor="srbook.networks.predictor:ResidualPredictor",
@@ -32,15 +37,20 @@ __getattr__, __dir__ = lazily(
     {
         "attention_predictor": ["AttentionPredictor"],
         "blocks": ["ResidualBlock", "SelfAttention"],
+        "discriminator": ["PatchDiscriminator"],
         "ecdp": ["GuidedBlock", "GuidedUNet"],
+        "irsde": ["LinearAttention", "LinearUNet", "NAFBlock", "NAFNet"],
         "linear": ["LinearUpscaler", "least_squares_upscaler"],
         "predictor": ["ResidualPredictor"],
         "resdiff": ["FrequencySplitter", "HighFrequencyAttention", "ResDiffUNet", "gaussian_filter"],
         "rrdb": ["RRDB", "DenseBlock", "RRDBDecoder", "RRDBEncoder", "RRDBNet"],
         "srcnn": ["SRCNN"],
         "srdiff": ["MishBlock", "SRDiffUNet"],
+        "swin": ["SwinBlock", "SwinLayer", "WindowAttention"],
+        "swin_unet": ["ModulatedBlock", "SwinUNet"],
         "time": ["TimeEmbedding", "sinusoidal_embedding"],
         "unet": ["UNet"],
+        "vqgan": ["Codebook", "VQAutoencoder"],
     },
 )
 
@@ -49,13 +59,20 @@ __all__ = [
     "RRDB",
     "SRCNN",
     "AttentionPredictor",
+    "Codebook",
     "DenseBlock",
     "FrequencySplitter",
     "GuidedBlock",
     "GuidedUNet",
     "HighFrequencyAttention",
+    "LinearAttention",
+    "LinearUNet",
     "LinearUpscaler",
     "MishBlock",
+    "ModulatedBlock",
+    "NAFBlock",
+    "NAFNet",
+    "PatchDiscriminator",
     "RRDBDecoder",
     "RRDBEncoder",
     "RRDBNet",
@@ -64,8 +81,13 @@ __all__ = [
     "ResidualPredictor",
     "SRDiffUNet",
     "SelfAttention",
+    "SwinBlock",
+    "SwinLayer",
+    "SwinUNet",
     "TimeEmbedding",
     "UNet",
+    "VQAutoencoder",
+    "WindowAttention",
     "build_network",
     "gaussian_filter",
     "least_squares_upscaler",

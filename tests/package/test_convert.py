@@ -74,7 +74,8 @@ def test_one_kind_is_not_taken_for_another(vectors):
 
 
 def test_unknown_family():
-    with pytest.raises(ValueError, match="unknown family 'edm'; choose from ddpm, ecdp, rrdb, sr3, srdiff"):
+    known = "ddpm, ecdp, irsde, resshift, rrdb, sr3, srdiff, vqgan"
+    with pytest.raises(ValueError, match=f"unknown family 'edm'; choose from {known}"):
         from_released("edm", {})
 
 

@@ -7,6 +7,7 @@ import torch
 from rounding import identical
 
 from srbook import registry
+from srbook.codecs import CODECS
 from srbook.methods import METHODS
 from srbook.registry import begin_from, build, read_preset
 
@@ -34,7 +35,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_presets_that_ship_are_read(name: str):
     preset = read_preset(name)
     assert preset.degradation == "bicubic" and preset.starts_from is None
-    assert tuple(preset.training) in ((), METHODS[preset.method].stage_names())
+    kinds = METHODS if preset.method in METHODS else CODECS
+    assert tuple(preset.training) in ((), kinds[preset.method].stage_names())
 
 
 def test_a_preset_changes_the_one_that_it_extends(write):

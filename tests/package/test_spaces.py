@@ -8,7 +8,7 @@ from rounding import identical
 from torch import Tensor, nn
 
 from srbook.frozen import Frozen
-from srbook.spaces import Latent, Pixels
+from srbook.spaces import Latent, Pixels, Unshuffled
 
 
 class Blocks(nn.Module):
@@ -94,3 +94,21 @@ def test_frozen_weights_are_given_and_taken():
     weights["pool.weight"] = weights["pool.weight"][:2]
     with pytest.raises(ValueError, match="names or shapes differ"):
         other.load(weights)
+
+
+def test_unshuffled_pixels_keep_every_value():
+    space, image = Unshuffled(2), torch.rand(2, 3, 4, 6)
+    x = space.encode(image)
+    assert (space.channels, space.factor, x.shape) == (12, 2, (2, 12, 2, 3))
+    torch.testing.assert_close(x[:, 3], 2 * image[:, 0, 1::2, 1::2] - 1)  # red's last pixel of each block
+    torch.testing.assert_close(space.decode(x), image)
+    assert space.decode(x + 5).max() == 1
+    with pytest.raises(ValueError, match=r"factor must be an integer of at least 1, got 1\.5"):
+        Unshuffled(1.5)
+
+
+def test_a_codec_in_half_precision_makes_a_latent_in_single():
+    space = Latent(Blocks().bfloat16())
+    x = space.encode(torch.rand(1, 3, 4, 4).bfloat16())
+    assert x.dtype == torch.float32
+    assert space.decode(x.bfloat16()).dtype == torch.float32

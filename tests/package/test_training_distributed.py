@@ -9,6 +9,7 @@ import pytest
 import test_training
 import test_training_turns
 import torch
+from rounding import identical
 from test_training import RandomBatches
 from two_processes import IMAGES, TOGETHER
 
@@ -62,6 +63,13 @@ def test_two_processes_take_turns_as_one(results):
     alone.fit()
     for result in results:
         torch.testing.assert_close(result["turns"], alone.method.state_dict(), rtol=0, atol=1e-5)
+
+
+def test_two_processes_replace_the_same_codes(results):
+    """Each sees other latents, and would give dead codes other values."""
+    (weights, idle), (others, other_idle) = (result["codes"] for result in results)
+    torch.testing.assert_close(weights, others, rtol=0, atol=1e-5)
+    assert identical(idle, other_idle)
 
 
 @pytest.mark.parametrize(("where", "guilty"), [("data", 1), ("loss", 1), ("validation", 1), ("save", 0), ("log", 0)])

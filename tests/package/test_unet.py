@@ -86,7 +86,7 @@ def test_unet_reproduces_ddpm_in_double_with_its_rounded_frequencies(vectors, mo
     rounded = state["time_mlp.0.inv_freq"].double()
     close(rounded, 10000.0 ** (-torch.arange(8, dtype=torch.float64) / 8), 1e-7)
 
-    def embedding(time, channels, *, inclusive):
+    def embedding(time, channels, **_):
         angles = time[:, None] * rounded
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import test_training
 import test_training_turns
+import test_vqgan
 import torch
 from test_training import RandomBatches
 
@@ -32,6 +33,13 @@ def train_turns(folder: Path, rank: int) -> object:
     trainer = test_training_turns.make(folder, **TOGETHER)
     trainer.fit()
     return trainer.method.state_dict()
+
+
+def train_codes(folder: Path, rank: int) -> object:
+    codec = test_vqgan.small(adversary={**test_vqgan.JUDGED, "warmup": 1})
+    trainer = test_training.make(folder, method=codec, **{**TOGETHER, "ema_decay": 0.0})
+    trainer.fit()
+    return trainer.method.network.state_dict(), trainer.method.idle
 
 
 def validate(folder: Path, rank: int) -> object:
@@ -88,7 +96,7 @@ def fail_in(where: str, folder: Path, rank: int) -> object:
 if __name__ == "__main__":
     home, number = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.manual_seed(number)  # the processes start with different weights, and the first one's count
-    runs = {"one": train_one, "turns": train_turns, "validate": validate, "interrupt": interrupt}
+    runs = {"one": train_one, "turns": train_turns, "codes": train_codes, "validate": validate, "interrupt": interrupt}
     results = {name: run(home / name, number) for name, run in runs.items()}
     results |= {where: fail_in(where, home / where, number) for where in FAILURES}
     torch.save(results, home / f"{number}.pt")

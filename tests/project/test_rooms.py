@@ -20,6 +20,7 @@ ROOMS = [
     "losses",
     "accel",
     "networks",
+    "codecs",
     "methods",
     "training",
     "registry",
