@@ -30,7 +30,7 @@ from srbook.training.checkpoint import latest_checkpoint
 from srbook.training.log import read_log
 
 STEPS = 24
-PRESETS = ("rrdb-tiny", "srdiff-tiny", "resdiff-tiny", "ecdp-tiny")
+PRESETS = ("rrdb-tiny", "srdiff-tiny", "resdiff-tiny", "sr3-tiny")
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "INT": signal.SIGINT}
 MOMENTS = 2
 SAME = 1e-3  # of the way that the weights went: the same sums at other addresses round differently
