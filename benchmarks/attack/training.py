@@ -30,7 +30,7 @@ from srbook.training.checkpoint import latest_checkpoint
 from srbook.training.log import read_log
 
 STEPS = 24
-PRESETS = ("rrdb-tiny", "srdiff-tiny", "resdiff-tiny", "ecdp-tiny")
+PRESETS = ("rrdb-tiny", "srdiff-tiny", "resdiff-tiny", "sr3-tiny")
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "INT": signal.SIGINT}
 MOMENTS = 2
 SAME = 1e-3  # of the way that the weights went: the same sums at other addresses round differently
@@ -185,13 +185,12 @@ def _stop(run: Run, after: float, number: int) -> int:
 def _interrupted(preset: str, name: str, moment: int, folder: Path) -> Verdict:
     seconds = _whole(preset)[1]
     number, share = SIGNALS[name], random.Random(f"{preset} {name} {moment}").uniform(0.2, 1.0)
-    status = _stop(Run(folder / "run", preset=preset), share * seconds, number)
+    run = Run(folder / "run", preset=preset)
+    status = _stop(run, share * seconds, number)
     if status not in (0, -number, 128 + number):
         return "broken"
-    if status == 128 + number:  # it said that it saved
-        done = max((path for path in (folder / "run").rglob("step-*.safetensors")), default=None)
-        if done is None:
-            return "broken"
+    if "saved; run again" in run.text and not list((folder / "run").rglob("step-*.safetensors")):
+        return "broken"
     return _ends_well(preset, folder / "run")
 
 

@@ -145,6 +145,12 @@ def train(
         )
         for stage, config in configs.items()
     }
+    names = [name.strip() for name in metrics.split(",")]
+    checks = {
+        stage: Validation(watched, degradation, names, output=folders[stage] / "validation", seed=config.seed)
+        for stage, config in configs.items()
+        if watched
+    }
     with locked(output) if is_first_process() else nullcontext():
         if resume:
             _require_order(configs, folders)
@@ -154,17 +160,13 @@ def train(
         for number, (stage, config) in enumerate(configs.items(), start=1):
             if len(configs) > 1:
                 typer.echo(f"Stage {number} of {len(configs)}: {stage}")
-            checks = None
-            if watched:
-                names = [name.strip() for name in metrics.split(",")]
-                checks = Validation(watched, degradation, names, output=folders[stage] / "validation", seed=config.seed)
             trainer = Trainer(
                 method,
                 batches[stage],
                 config,
                 stage=stage,
                 output=folders[stage],
-                validation=checks,
+                validation=checks.get(stage),
                 device=where.type,
                 workers=workers,
                 accept_changes=accept_changes,

@@ -437,6 +437,14 @@ def test_a_stage_is_not_prolonged_after_a_later_one_has_begun(tmp_path: Path, ph
     assert anew.exit_code == 1 and "encoder is at step 0 of 2" in anew.stderr and "--steps 0" not in anew.stderr
 
 
+def test_a_restart_that_cannot_begin_deletes_nothing(tmp_path: Path, photographs: Path):
+    output = tmp_path / "run"
+    assert training(photographs, output, "--steps", 1).exit_code == 0
+    before = leftovers(output)
+    wrong = training(photographs, output, "--restart", "--validation", photographs, "--metrics", "magic")
+    assert wrong.exit_code == 1 and "magic" in wrong.stderr and leftovers(output) == before
+
+
 def test_train_takes_its_settings(tmp_path: Path, photographs: Path):
     from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 

@@ -1,6 +1,7 @@
 """Data-parallel runs of two processes on the CPU: they train as one, fail as one, and share the validation."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,5 +97,19 @@ def test_the_processes_share_the_validation_images(results):
         assert records[-1]["validation_psnr"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_ctrl_c_on_one_process_stops_both_at_the_same_step(results):
-    assert [result["interrupt"] for result in results] == [(3, True)] * 2
+def test_a_signal_to_one_process_stops_both_at_the_same_step(results):
+    assert [result["interrupt"] for result in results] == [(3, True, signal.SIGTERM)] * 2
+
+
+def test_one_clock_makes_both_save(folder, results):
+    assert [result["time"] for result in results] == [[1, 2, 3]] * 2
+    names = sorted(path.stem for path in (folder / "time" / "checkpoints").iterdir())
+    assert names == ["step-00000002", "step-00000003"]
+
+
+def test_another_number_of_processes_is_refused_unless_accepted(folder):
+    """Their batches are others."""
+    with pytest.raises(ValueError, match=r"another number of processes \(2; now 1\).*--accept-changes"):
+        test_training.make(folder / "one", **TOGETHER, method=srbook.build("predictor"))
+    changed = test_training.make(folder / "one", **TOGETHER, method=srbook.build("predictor"), accept_changes=True)
+    assert changed.start == 4

@@ -55,11 +55,17 @@ def interrupt(folder: Path, rank: int) -> object:
     class Stopping(RandomBatches):
         def __getitem__(self, index):
             if index == 5:  # the second process's third
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
             return super().__getitem__(index)
 
     result = predictor(folder, steps=8, batches=Stopping(), log_every=8, save_every=8).fit()
-    return result.step, result.interrupted
+    return result.step, result.interrupted, result.signal
+
+
+def save_by_time(folder: Path, rank: int) -> object:
+    trainer = predictor(folder, steps=3, save_every=100)
+    trainer._clock.due = lambda: rank == 1  # the second process's clock is ahead
+    return [record["step"] for record in trainer.fit().records]
 
 
 def fail_in(where: str, folder: Path, rank: int) -> object:
@@ -96,7 +102,8 @@ def fail_in(where: str, folder: Path, rank: int) -> object:
 if __name__ == "__main__":
     home, number = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.manual_seed(number)  # the processes start with different weights, and the first one's count
-    runs = {"one": train_one, "turns": train_turns, "codes": train_codes, "validate": validate, "interrupt": interrupt}
+    runs = {"one": train_one, "turns": train_turns, "codes": train_codes, "validate": validate}
+    runs |= {"interrupt": interrupt, "time": save_by_time}
     results = {name: run(home / name, number) for name, run in runs.items()}
     results |= {where: fail_in(where, home / where, number) for where in FAILURES}
     torch.save(results, home / f"{number}.pt")
