@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, embedding, interpolate, pad, scaled_
 from srbook.networks.blocks import Doubling, as_image, as_sequence
 
 EPSILON = 1e-6  # of the group normalizations
-ROWS = 4096  # positions that are compared with all codes at once, so that memory does not grow with the image
+ROWS = 128  # positions that are compared with all codes at once: these distances stay in the cache of a processor
 
 
 class VQAutoencoder(nn.Module):
@@ -35,7 +35,7 @@ class VQAutoencoder(nn.Module):
         factor: image pixels per position of the latent and axis.
 
     Raises:
-        ValueError: no level, another number of blocks than levels, or widths that the groups do not divide, or an
+        ValueError: no level, another number of blocks than levels, widths that the groups do not divide, or an
             anchored latent of another number of channels than 3.
     """
 

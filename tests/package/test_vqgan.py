@@ -328,7 +328,8 @@ def test_it_is_measured_like_a_method_of_magnification_one():
     assert found.shape == hr.shape and found.min() >= 0 and found.max() <= 1
     torch.testing.assert_close(codec.upscale(even).image, codec.decode(codec.encode(even)).clamp(0, 1))
     figures = Validation({"one": hr}, Bicubic(1), ("psnr",))(codec, 0)
-    assert figures["psnr"] == pytest.approx(psnr(round_to_8bit(found), hr, channel="y", border=1).item())
+    expected = psnr(round_to_8bit(found), hr, channel="y", border=1).item()
+    assert figures["psnr"] == pytest.approx(expected, abs=0.005)  # a value may round to the next of 256 levels
     with pytest.raises(ValueError, match="reconstructs in one step, got steps=4"):
         codec.upscale(hr, steps=4)
 
