@@ -1,11 +1,11 @@
 """VQ-GAN: an autoencoder with a codebook, trained by pixels, features, and a discriminator if wanted."""
 
-import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, pad
 
 from srbook.accel import accelerate
+from srbook.arguments import require_integer, require_numbers
 from srbook.codecs.base import save_codec
 from srbook.images import clip, require_images
 from srbook.losses.adversarial import adaptive_weight, hinge_loss
 from srbook.metrics import lpips
 from srbook.networks.discriminator import PatchDiscriminator
 from srbook.networks.vqgan import VQAutoencoder, as_positions, straight_through
+from srbook.noting import noting
 from srbook.numbers import at_least_single
+from srbook.random import require_generator
 from srbook.samplers import SampleResult
 from srbook.turns import Turn
 
@@ -33,11 +36,14 @@ TINY = 1e-12
 class Adversary:
     """When and how much a discriminator takes part; the defaults are latent diffusion's.
 
+    A negative weight or number of steps is a ValueError.
+
     Attributes:
         weight: of what it tells the autoencoder, once the gradients are balanced.
         start: the step at which it begins to learn.
         warmup: how many steps later the autoencoder begins to listen.
-        width, layers: of `srbook.networks.discriminator.PatchDiscriminator`.
+        width: of `srbook.networks.discriminator.PatchDiscriminator`.
+        layers: likewise.
     """
 
     weight: float = 0.75
@@ -45,6 +51,13 @@ class Adversary:
     warmup: int = 0
     width: int = 64
     layers: int = 3
+
+    def __post_init__(self) -> None:
+        require_numbers(weight=self.weight)
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"the adversary's weight must be a number of at least 0, got {self.weight}")
+        for name in ("start", "warmup"):
+            require_integer(f"the adversary's {name}", getattr(self, name), 0)
 
 
 class VQGAN(nn.Module):
@@ -75,6 +88,7 @@ class VQGAN(nn.Module):
         adversary: what `Adversary` takes, or None for no discriminator.
 
     Attributes:
+        arguments: the constructor's arguments, defaults included, which rebuild the codec from its file.
         channels: of the latent.
         factor: image pixels per position and axis.
         perceptual_distance: a function of two images (N, 3, H, W) in [0, 1] to distances (N,). It may be replaced by
@@ -91,6 +105,7 @@ class VQGAN(nn.Module):
     scale: ClassVar[int] = 1
     samples: ClassVar[bool] = False
 
+    @noting
     def __init__(
         self,
         *,
@@ -102,32 +117,18 @@ class VQGAN(nn.Module):
         patience: int = 100,
         adversary: dict[str, Any] | None = None,
     ):
+        require_integer("patience", patience, 1)
+        for name, value in {"perceptual_weight": perceptual_weight, "beta": beta}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {value}")
         super().__init__()
-        for name, value, choices in (("perceptual", perceptual, Perceptual), ("weighting", weighting, Weighting)):
-            if value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-        for name, value in (("perceptual_weight", perceptual_weight), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience must be a whole number of at least 1, got {patience!r}")
-        own = {
-            "network": network,
-            "perceptual": perceptual,
-            "perceptual_weight": perceptual_weight,
-            "beta": beta,
-            "weighting": weighting,
-            "patience": patience,
-            "adversary": adversary,
-        }
-        self.arguments: dict[str, Any] = json.loads(json.dumps(own))  # tuples become lists, as a file gives them
         self.stage = "main"
-        self.perceptual_weight, self.beta, self.weighting, self.patience = perceptual_weight, beta, weighting, patience
         self.perceptual_distance: Callable[[Tensor, Tensor], Tensor] | None = None
         if perceptual != "none":
             self.perceptual_distance = partial(_lpips, net=perceptual)
         self.network = VQAutoencoder(**network)
         self.channels, self.factor = self.network.channels, self.network.factor
+        self.adversary: Adversary | None = None
         self.discriminator: PatchDiscriminator | None = None
         if adversary is not None:
             self.adversary = Adversary(**adversary)
@@ -193,6 +194,9 @@ class VQGAN(nn.Module):
         It shows what the codec costs, and is the best that a diffusion in its latent can reach.
         """
         require_images(lr, "lr")
+        require_generator(generator)
+        if steps is not None:
+            require_integer("steps", steps, 1)
         if steps not in (None, 1):
             raise ValueError(f"{self.kind} reconstructs in one step, got steps={steps}; leave steps out")
         accelerate(self, lr.device)

@@ -303,7 +303,7 @@ def test_what_is_no_codec_says_so(tmp_path):
         small(perceptual="vgg19")
     with pytest.raises(ValueError, match="beta must be a number of at least 0, got -1"):
         small(beta=-1)
-    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="patience must be an integer of at least 1, got 0"):
         small(patience=0)
     with pytest.raises(ValueError, match=r"'vqgan' does not take these arguments: .*'begin'"):
         srbook.build("vqgan-tiny", adversary={"begin": 3})
