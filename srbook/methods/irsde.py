@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from srbook.arguments import require_choice
 from srbook.degradations import bicubic_upsample
 from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import LinearUNet, NAFNet
@@ -50,8 +51,7 @@ class IRSDE(Diffusion):
         sampling_steps: int | None = None,
     ):
         own = dict(network)
-        if (kind := own.pop("kind", None)) not in NETWORKS:
-            raise ValueError(f"the kind of the network must be one of {', '.join(NETWORKS)}, got {kind!r}")
+        require_choice("the kind of the network", kind := own.pop("kind", None), NETWORKS)
         unet = NETWORKS[kind](**own)
         super().__init__(scale, path=MeanReverting(mean_reverting_thetas(**schedule), sigma), multiple=unet.multiple)
         self.network = unet

@@ -127,6 +127,8 @@ def frozen_codec(codec: str | dict[str, Any]) -> Frozen:
     """The codec of a file or name, or of a description. Only with a description it may be missing, see `Frozen`."""
     if isinstance(codec, str):
         return Frozen(read_codec(codec))
+    if codec.keys() != {"file", "kind", "arguments"} or codec["kind"] not in CODECS:
+        raise ValueError(f"a codec is a file, or described by its file, kind, and arguments, got {codec!r}")
     try:
         return Frozen(read_codec(codec["file"]))
     except FileNotFoundError:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from srbook.arguments import require_counts, require_lists_of_counts, require_numbers
+from srbook.arguments import require_counts
 from srbook.images import require_maps
-from srbook.networks.blocks import Doubling, ResidualBlock, orthogonal_
+from srbook.networks.blocks import Doubling, ResidualBlock, level_widths, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -50,24 +50,13 @@ class UNet(nn.Module):
         time_activation: bool = False,
     ):
         super().__init__()
-        require_counts(inputs=inputs, outputs=outputs, width=width, blocks=blocks, groups=groups)
-        require_lists_of_counts(multipliers=multipliers)
-        require_numbers(dropout=dropout)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be a share from 0 to below 1, got {dropout}")
-        levels = len(multipliers)
-        if levels == 0:
-            raise ValueError("a U-Net needs at least one level, got no multipliers")
-        if not isinstance(attention, list | tuple) or not set(attention) <= set(range(levels)):
-            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {attention!r}")
-        widths = [width * multiplier for multiplier in multipliers]
-        if any(channels % groups for channels in (width, *widths)):
-            raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
+        require_counts(inputs=inputs, outputs=outputs, blocks=blocks)
+        widths = level_widths(width, multipliers, attention, groups, dropout)
 
         def block(inputs: int, outputs: int, attend: bool) -> ResidualBlock:
             return ResidualBlock(inputs, outputs, width, groups, dropout, time_activation, attend)
 
-        self.multiple = 2 ** (levels - 1)
+        self.multiple = 2 ** (len(widths) - 1)
         self.time = TimeEmbedding(width, nn.SiLU())
         self.stem = nn.Conv2d(inputs, width, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
