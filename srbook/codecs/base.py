@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from srbook.arguments import require_instance
+from srbook.arguments import require_choice, require_instance
 from srbook.files import load_tensors, parse_metadata, require_tensors, save_tensors
 from srbook.lazy import Classes
 
@@ -49,18 +49,25 @@ def read_codec(file_or_name: str | Path) -> nn.Module:
     return rebuild_codec(path, *load_tensors(path))
 
 
+def build_codec(kind: str, arguments: dict[str, Any]) -> nn.Module:
+    """A codec with fresh weights; an unknown kind, or arguments that it does not take, are a ValueError."""
+    require_choice("the kind of a codec", kind, CODECS)
+    try:
+        return CODECS[kind](**arguments)
+    except TypeError as error:
+        raise ValueError(f"codec {kind!r} does not take these arguments: {error}") from error
+
+
 def rebuild_codec(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> nn.Module:
     """The codec of a file that has been read; raises as `read_codec`."""
     if metadata.get("format") != FORMAT or "about" not in metadata:
         raise ValueError(f"{path} does not hold a codec of srbook (format {metadata.get('format', 'unknown')!r})")
     about = parse_metadata(_About, metadata["about"], path)
-    if about.codec not in CODECS:
-        raise ValueError(f"{path} holds a codec {about.codec!r}; this version knows {', '.join(sorted(CODECS))}")
     try:
         with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
-            codec = CODECS[about.codec](**about.arguments)
+            codec = build_codec(about.codec, about.arguments)
     except Exception as error:  # whatever a constructor does with the arguments of a foreign file
-        raise ValueError(f"{path}: no {about.codec} can be made of the arguments it names ({error})") from error
+        raise ValueError(f"{path}: no codec can be made of what it says ({error})") from error
     expected = codec.state_dict()
     require_tensors(tensors, expected, path, f"the codec they name ({about.codec})")
     codec.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, pad
 
 from srbook.accel import accelerate
-from srbook.arguments import require_integer, require_numbers
+from srbook.arguments import require_choice, require_integer, require_numbers
 from srbook.codecs.base import save_codec
-from srbook.images import clip, require_images
+from srbook.images import clip, require_floats, require_maps, require_own, require_same_shape
 from srbook.losses.adversarial import adaptive_weight, hinge_loss
 from srbook.metrics import lpips
 from srbook.networks.discriminator import PatchDiscriminator
@@ -53,9 +53,7 @@ class Adversary:
     layers: int = 3
 
     def __post_init__(self) -> None:
-        require_numbers(weight=self.weight)
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"the adversary's weight must be a number of at least 0, got {self.weight}")
+        _require_weights(weight=self.weight)
         for name in ("start", "warmup"):
             require_integer(f"the adversary's {name}", getattr(self, name), 0)
 
@@ -118,9 +116,7 @@ class VQGAN(nn.Module):
         adversary: dict[str, Any] | None = None,
     ):
         require_integer("patience", patience, 1)
-        for name, value in {"perceptual_weight": perceptual_weight, "beta": beta}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value}")
+        _require_weights(perceptual_weight=perceptual_weight, beta=beta)
         super().__init__()
         self.stage = "main"
         self.perceptual_distance: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -170,11 +166,12 @@ class VQGAN(nn.Module):
 
         Sides that the factor does not divide are a ValueError.
         """
-        return self.network.encode(2 * image - 1) / self.deviation
+        return self.network.encode(2 * require_floats(image, "image") - 1) / self.deviation
 
     def decode(self, x: Tensor) -> Tensor:
         """A latent to the image (N, 3, H, W), not clipped, by the nearest codes; gradients pass straight through."""
-        return (self.network.decode(self._quantize(x * self.deviation)) + 1) / 2
+        z = require_maps(x, self.channels, "x") * self.deviation
+        return (self.network.decode(self._quantize(z)) + 1) / 2
 
     def _quantize(self, z: Tensor) -> Tensor:
         with _exact(z):
@@ -193,7 +190,7 @@ class VQGAN(nn.Module):
 
         It shows what the codec costs, and is the best that a diffusion in its latent can reach.
         """
-        require_images(lr, "lr")
+        require_own(self, lr, "lr")
         require_generator(generator)
         if steps is not None:
             require_integer("steps", steps, 1)
@@ -213,7 +210,8 @@ class VQGAN(nn.Module):
         In training mode it also measures the deviation, replaces dead codes, and counts those that are used: "used" is
         the share that was within the last `patience` steps. `lr` plays no part.
         """
-        network, image = self.network, 2 * hr - 1
+        require_generator(generator)
+        network, image = self.network, 2 * require_own(self, hr, "hr") - 1
         z = at_least_single(network.encode(image))
         with _exact(z):
             nearest = network.codebook.nearest(z)
@@ -287,6 +285,13 @@ def _lpips(found: Tensor, wanted: Tensor, net: Literal["alex", "vgg", "squeeze"]
         raise FileNotFoundError(f"{error}; or train by pixels alone, with perceptual: none") from error
 
 
+def _require_weights(**values: float) -> None:
+    require_numbers(**values)
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number of at least 0, got {value}")
+
+
 def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = "corrected") -> Tensor:
     """What moves codes to the latents that they stand for, and latents to their codes.
 
@@ -298,7 +303,13 @@ def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = 
         z: the latent.
         codes: the nearest codes, shaped like z.
         beta: of 0.25, the slower of the two moves at a quarter of the speed.
+
+    Raises:
+        ValueError, TypeError: an argument out of range, or another shape.
     """
+    require_same_shape(z, codes, ("z", "codes"))
+    require_choice("weighting", weighting, Weighting)
+    _require_weights(beta=beta)
     moves_codes, moves_z = mse_loss(z.detach(), codes), mse_loss(z, codes.detach())
     if weighting == "published":
         return moves_z + beta * moves_codes

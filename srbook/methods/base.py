@@ -14,7 +14,7 @@ from srbook.accel import accelerate
 from srbook.arguments import require_integer
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
-from srbook.images import clip, require_images
+from srbook.images import clip, require_own
 from srbook.noting import noting
 from srbook.random import require_generator
 from srbook.samplers import SampleResult
@@ -160,7 +160,7 @@ class Method(nn.Module, ABC):
         Raises:
             ValueError, TypeError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
-        self.require_own(lr, "lr")
+        require_own(self, lr, "lr")
         require_generator(generator)
         if steps is not None:
             require_integer("steps", steps, 1)
@@ -208,26 +208,10 @@ class Method(nn.Module, ABC):
                 tensors |= {f"frozen/{name}/{key}": tensor for key, tensor in weights.items()}
         return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})
 
-    def require_own(self, image: Tensor, name: str) -> None:
-        """Check that an image keeps the convention, and has the type and device of the weights.
-
-        Otherwise raise a ValueError or TypeError.
-        """
-        require_images(image, name)
-        weight = next(self.parameters(), image)
-        if image.dtype != weight.dtype:
-            raise TypeError(
-                f"{name} must be {weight.dtype} as the weights are, got {image.dtype}; {name}.to() converts"
-            )
-        if image.device != weight.device:
-            raise ValueError(
-                f"{name} is on {image.device} and the method on {weight.device}; bring both together by .to()"
-            )
-
     def require_pair(self, hr: Tensor, lr: Tensor) -> None:
         """Check that both images keep the convention and differ by the scale; otherwise a ValueError or TypeError."""
-        self.require_own(hr, "hr")
-        self.require_own(lr, "lr")
+        require_own(self, hr, "hr")
+        require_own(self, lr, "lr")
         expected = (lr.shape[0], 3, lr.shape[2] * self.scale, lr.shape[3] * self.scale)
         if tuple(hr.shape) != expected:
             raise ValueError(

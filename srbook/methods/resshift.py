@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from srbook.codecs import CODECS, read_codec
+from srbook.arguments import require_integer
+from srbook.codecs import read_codec
+from srbook.codecs.base import build_codec
 from srbook.degradations import bicubic_upsample
 from srbook.frozen import Frozen
 from srbook.methods.diffusion import Condition, Diffusion
@@ -127,13 +129,13 @@ def frozen_codec(codec: str | dict[str, Any]) -> Frozen:
     """The codec of a file or name, or of a description. Only with a description it may be missing, see `Frozen`."""
     if isinstance(codec, str):
         return Frozen(read_codec(codec))
-    if codec.keys() != {"file", "kind", "arguments"} or codec["kind"] not in CODECS:
+    if codec.keys() != {"file", "kind", "arguments"}:
         raise ValueError(f"a codec is a file, or described by its file, kind, and arguments, got {codec!r}")
     try:
         return Frozen(read_codec(codec["file"]))
     except FileNotFoundError:
         with torch.device("meta"):
-            return Frozen(CODECS[codec["kind"]](**codec["arguments"]))
+            return Frozen(build_codec(codec["kind"], codec["arguments"]))
 
 
 def described(frozen: Frozen, file: str) -> dict[str, Any]:
@@ -143,6 +145,7 @@ def described(frozen: Frozen, file: str) -> dict[str, Any]:
 
 def _beside(space: Space, scale: int) -> tuple[int, int]:
     """Channels of what the network sees beside x, and how often they are halved to reach the size of x."""
+    require_integer("scale", scale, 2)
     if space.factor < scale:
         return space.channels, 0  # the bicubic image
     halvings = math.log2(space.factor / scale)
