@@ -297,7 +297,7 @@ def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = 
 
     "corrected", VQ-VAE's (van den Oord et al., 2017): |sg(z) - codes|^2 + beta |z - sg(codes)|^2, the mean over all
     values, where sg stops the gradient. "published" has beta at the other term, as in the program of latent diffusion
-    (its `legacy`). Both have one value, (1 + beta) |z - codes|^2, and different gradients.
+    (`legacy` in ldm/modules/vqvae/quantize.py). Both have one value, (1 + beta) |z - codes|^2, and different gradients.
 
     Args:
         z: the latent.

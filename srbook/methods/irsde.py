@@ -26,8 +26,9 @@ class IRSDE(Diffusion):
     Training compares images instead of noise: the step that the predicted noise makes of x_t, and the most likely
     x_{t-1} given the truth. With the true noise the two still differ, by the error of the Euler step.
 
-    Sampling draws from the posterior, the program's `reverse_posterior`. `srbook.samplers.reverse_sde` takes the Euler
-    steps with which the program tests its super-resolution.
+    Sampling draws from the posterior, `reverse_posterior` of the program (github.com/Algolzw/image-restoration-sde,
+    commit 2598d73, codes/utils/sde_utils.py). `srbook.samplers.reverse_sde` takes the Euler steps with which it tests
+    its super-resolution.
 
     Args:
         schedule: arguments of `srbook.schedules.mean_reverting_thetas`.

@@ -34,8 +34,9 @@ class ResShift(Diffusion):
 
     Without a codec the same program works on pixels, unshuffled to the size of a latent.
 
-    The released program upscales by torch's bicubic before it encodes; here it is MATLAB's. It drops a perceptual term
-    that is not a number, an accident of its float16 that float32 does not have.
+    The released program (github.com/zsyOAOA/ResShift, commit 3ce1d81, models/gaussian_diffusion.py) upscales by torch's
+    bicubic before it encodes; here it is MATLAB's. It drops a perceptual term that is not a number, an accident of its
+    float16 that float32 does not have.
 
     Args:
         schedule: arguments of `srbook.schedules.resshift_sqrt_etas` but kappa.
@@ -95,8 +96,11 @@ class ResShift(Diffusion):
         return self.network(x_t / broadcast(self.spread(t), x_t), t - 1, condition.context)
 
     def spread(self, t: Tensor) -> Tensor:
-        """What the network's x_t is divided by: the deviation of x_t if that of a latent is 1, or the reach of noisy
-        pixels, three deviations beyond [-1, 1]."""
+        """What the network's x_t is divided by: the deviation of x_t if that of a latent is 1, or the reach of pixels.
+
+        With sigma_t = kappa sqrt(eta_t), it is sqrt(1 + sigma_t^2), or 1 + 3 sigma_t for pixels, three deviations
+        beyond [-1, 1] (`_scale_input` of the program).
+        """
         noise = self.path.sigma * self.path.level(t)
         return 1 + 3 * noise if self.codec is None else (1 + noise.square()).sqrt()
 

@@ -27,7 +27,8 @@ def window_regions(height: int, width: int, side: int, shift: int, as_released: 
     together.
 
     The released program of ResShift means the same, but indexes its map of regions by the wrong axes and transposes
-    each window. So only the windows of the last row are divided, and into left and right instead of top and bottom.
+    each window (github.com/zsyOAOA/ResShift, commit 3ce1d81, models/swin_transformer.py, line 214). So only the windows
+    of the last row are divided, and into left and right instead of top and bottom.
 
     Args:
         height, width: of the image, before it is padded.

@@ -11,6 +11,7 @@ from srbook.images import require_maps
 from srbook.networks.blocks import Doubling, level_widths
 from srbook.networks.swin import SwinLayer
 from srbook.networks.time import TimeEmbedding, require_times
+from srbook.networks.unet import Levels
 
 
 class ModulatedBlock(nn.Module):
@@ -53,7 +54,7 @@ class ModulatedBlock(nn.Module):
         return self.attention(y + self.skip(x))
 
 
-class SwinUNet(nn.Module):
+class SwinUNet(Levels):
     """The U-Net of ResShift, which its journal version, SinSR, and HF-Diff share.
 
     The defaults are the network for x4 in the latent of a codec of factor 4: 118,593,583 parameters. x has the size of
@@ -160,8 +161,7 @@ class SwinUNet(nn.Module):
                 shape.
         """
         height, width = require_maps(x, self.tail.out_channels, "x").shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"height and width must be multiples of {self.multiple}, got {(height, width)}")
+        self.require_sides(x)
         larger = 2**self.halvings
         require_maps(condition, self.conditioned, "condition")
         if (len(condition), *condition.shape[-2:]) != (len(x), larger * height, larger * width):
@@ -170,24 +170,7 @@ class SwinUNet(nn.Module):
                 f"it must have as many images, {larger} times as large"
             )
         require_times(time, x)
-        time = self.time(time)
-        x = self.stem(torch.cat([x, self.condition(condition)], dim=1))
-        shortcuts = [x]
-        for level, stage in enumerate(self.down):
-            if level > 0:
-                x = self.shrink[level - 1](x)
-                shortcuts.append(x)
-            for block in stage:
-                x = block(x, time)
-                shortcuts.append(x)
-        for block in self.middle:
-            x = block(x, time)
-        for number, stage in enumerate(self.up):
-            if number > 0:
-                x = self.grow[number - 1](x)
-            for block in stage:
-                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(silu(self.norm(x)))
+        return self.walk(torch.cat([x, self.condition(condition)], dim=1), self.time(time))
 
 
 def _halvings(channels: int, count: int) -> tuple[nn.Sequential, int]:

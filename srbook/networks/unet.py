@@ -12,7 +12,43 @@ from srbook.networks.blocks import Doubling, ResidualBlock, level_widths, orthog
 from srbook.networks.time import TimeEmbedding, require_times
 
 
-class UNet(nn.Module):
+class Levels(nn.Module):
+    """The way down and up again: a stem, levels of blocks with halvings and doublings between them, and a last layer.
+
+    A subclass makes the parts: `stem`, `down`, `shrink`, `middle`, `up`, `grow`, `norm`, and `tail`. Both sides of x
+    are multiples of its `multiple`.
+    """
+
+    def require_sides(self, x: Tensor) -> None:
+        """Check that both sides of `x` can be halved often enough; otherwise raise a ValueError."""
+        if any(size % self.multiple for size in x.shape[-2:]):
+            raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
+
+    def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """Everything after the time embedding `time` (N, ...), from x (N, inputs, H, W) to (N, outputs, H, W).
+
+        `guide` replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
+        """
+        x = self.stem(x)
+        shortcuts = [x]
+        for level, blocks in enumerate(self.down):
+            if level > 0:
+                x = self.shrink[level - 1](x)
+                shortcuts.append(guide(level - 1, x) if guide else x)
+            for block in blocks:
+                x = block(x, time)
+                shortcuts.append(x)
+        for block in self.middle:
+            x = block(x, time)
+        for stage, blocks in enumerate(self.up):
+            if stage > 0:
+                x = self.grow[stage - 1](x)
+            for block in blocks:
+                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
+        return self.tail(silu(self.norm(x)))
+
+
+class UNet(Levels):
     """The U-Net of DDPM (Ho et al., 2020), in the form of the community's SR3 program.
 
     The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers` (1, 1, 2,
@@ -100,31 +136,3 @@ class UNet(nn.Module):
         self.require_sides(x)
         require_times(time, x)
         return self.walk(x, self.time(time))
-
-    def require_sides(self, x: Tensor) -> None:
-        """Check that both sides of `x` can be halved often enough; otherwise raise a ValueError."""
-        if any(size % self.multiple for size in x.shape[-2:]):
-            raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
-
-    def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
-        """Everything after the time embedding `time` (N, width), from x (N, inputs, H, W) to (N, outputs, H, W).
-
-        `guide` replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
-        """
-        x = self.stem(x)
-        shortcuts = [x]
-        for level, blocks in enumerate(self.down):
-            if level > 0:
-                x = self.shrink[level - 1](x)
-                shortcuts.append(guide(level - 1, x) if guide else x)
-            for block in blocks:
-                x = block(x, time)
-                shortcuts.append(x)
-        for block in self.middle:
-            x = block(x, time)
-        for stage, blocks in enumerate(self.up):
-            if stage > 0:
-                x = self.grow[stage - 1](x)
-            for block in blocks:
-                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(silu(self.norm(x)))

@@ -40,7 +40,8 @@ def test_runs_and_records(tmp_path):
 
 def test_unknown_names_are_refused():
     done = run("speed")
-    known = "ecdp_sampling, ecdp_training, entropy, imresize, patches, unet_sampling, unet_training, and all"
+    networks = "swin_sampling, swin_training, unet_sampling, unet_training"
+    known = f"ecdp_sampling, ecdp_training, entropy, imresize, patches, {networks}, and all"
     assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
 
 
