@@ -12,11 +12,12 @@ import torch
 import srbook
 from benchmarks.speed import timing
 from benchmarks.speed.plain_ecdp import PlainECDP
+from benchmarks.speed.plain_swin import PlainSwinUNet, wake
 from benchmarks.speed.plain_unet import PlainUNet
 from srbook.data import held_out_samples
 from srbook.degradations import bicubic_downsample
 from srbook.methods import ECDP
-from srbook.networks import GuidedBlock, UNet
+from srbook.networks import GuidedBlock, SwinUNet, UNet
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,8 @@ def test_runs_and_records(tmp_path):
 
 def test_unknown_names_are_refused():
     done = run("speed")
-    known = "ecdp_sampling, ecdp_training, entropy, imresize, patches, unet_sampling, unet_training, and all"
+    networks = "swin_sampling, swin_training, unet_sampling, unet_training"
+    known = f"ecdp_sampling, ecdp_training, entropy, imresize, patches, {networks}, and all"
     assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
 
 
@@ -131,6 +133,24 @@ def test_the_plain_network_is_the_same_network():
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
     with torch.no_grad():  # where some operations work in place
         torch.testing.assert_close(net(x, level), theirs.detach(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("as_released", [False, True])
+def test_the_plain_swin_network_is_the_same_network(as_released):
+    """With shifted windows at the first level, and without at the second, where training had one window."""
+    torch.manual_seed(0)
+    levels = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (0, 1), "groups": 8, "halvings": 1}
+    swin = {"embedding": 16, "heads": 2, "window": 4, "ratio": 2, "size": 8, "as_released": as_released}
+    net = wake(SwinUNet(**levels, **swin)).double()
+    plain = PlainSwinUNet(net)
+    x, condition = torch.randn(2, 3, 8, 16).double(), torch.randn(2, 3, 16, 32).double()
+    t = torch.tensor([0.0, 7.0]).double()
+    ours, theirs = net(x, t, condition), plain(x, t, condition)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for one, other in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture
