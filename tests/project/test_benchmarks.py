@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import srbook
+from benchmarks.speed import __main__ as program
 from benchmarks.speed import timing
+from benchmarks.speed.entries import imresize
 from benchmarks.speed.plain_ecdp import PlainECDP
 from benchmarks.speed.plain_swin import PlainSwinUNet, wake
 from benchmarks.speed.plain_unet import PlainUNet
@@ -22,24 +24,9 @@ from srbook.networks import GuidedBlock, SwinUNet, UNet
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_runs_and_records(tmp_path):
-    done = run("imresize", "--rounds", "2", "--output", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "median ms" in done.stdout and "1.00x" in done.stdout
-    record = json.loads((tmp_path / "imresize.json").read_text())
-    assert record["threads"] == 1 and record["rounds"] == 2
-    assert all(record[key] for key in ("date", "command", "commit", "machine", "cpu", "torch", "setting"))
-    ours, *peers = record["results"]
-    assert ours["ratio"] == 1 and all(peer["ratio"] == peer["median_ms"] / ours["median_ms"] for peer in peers)
-
-
 def test_unknown_names_are_refused():
-    done = run("speed")
+    command = [sys.executable, "-m", "benchmarks.speed", "speed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     networks = "swin_sampling, swin_training, unet_sampling, unet_training"
     known = f"ecdp_sampling, ecdp_training, entropy, imresize, patches, {networks}, and all"
     assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
@@ -92,10 +79,36 @@ def entry():
 """
 
 
-def measure(tmp_path, monkeypatch, peer: str):
+def write_entry(tmp_path, monkeypatch, peer: str):
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "some_entry.py").write_text(ENTRY.replace("PEER", peer))
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def measure(tmp_path, monkeypatch, peer: str):
+    write_entry(tmp_path, monkeypatch, peer)
     return timing.measure("some_entry", 2)
+
+
+def test_runs_and_records(tmp_path, monkeypatch, capsys):
+    write_entry(tmp_path / "entries", monkeypatch, "sum(range(1_000_000))")
+    monkeypatch.setattr(program, "HERE", tmp_path)
+    monkeypatch.setattr(program, "ENTRIES", "entries")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["speed", "some_entry", "--rounds", "2", "--output", str(tmp_path)])
+    program.main()
+    printed = capsys.readouterr().out
+    assert "median ms" in printed and "1.00x" in printed
+    record = json.loads((tmp_path / "some_entry.json").read_text())
+    assert record["threads"] == 1 and record["rounds"] == 2
+    assert all(record[key] for key in ("date", "command", "commit", "machine", "cpu", "torch", "setting"))
+    ours, *peers = record["results"]
+    assert ours["ratio"] == 1 and all(peer["ratio"] == peer["median_ms"] / ours["median_ms"] for peer in peers)
+
+
+def test_the_contenders_for_imresize_compute_the_same():
+    """The entry compares them before they are timed."""
+    assert [contender.run() is not None for contender in imresize.entry().contenders] == [True] * 4
 
 
 def test_each_contender_has_a_process_and_stays_in_its_context(tmp_path, monkeypatch):
