@@ -18,6 +18,7 @@ from srbook.arguments import require_choice, require_integer
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
 from srbook.images import clip, require_images
+from srbook.numbers import plain
 from srbook.random import require_generator
 from srbook.samplers import SampleResult
 from srbook.turns import Turn
@@ -225,6 +226,7 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
     def noted(method: Method, *given: Any, **named: Any) -> None:
         bound = names.bind(method, *given, **named)
         bound.apply_defaults()
+        bound.arguments.update(plain(dict(list(bound.arguments.items())[1:])))
         values = dict(list(bound.arguments.items())[1:])
         for name, value in values.items():
             if get_origin(hints.get(name)) is Literal:
@@ -236,7 +238,7 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
         if "arguments" not in vars(method):
             method.arguments = json.loads(json.dumps(values))  # tuples become lists
         vars(method).update(values)
-        init(method, *given, **named)
+        init(*bound.args, **bound.kwargs)
 
     return noted
 
