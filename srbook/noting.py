@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from srbook.arguments import require_choice
+from srbook.numbers import plain
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -26,6 +27,7 @@ def noting(init: Callable[..., None]) -> Callable[..., None]:
     def noted(module: Any, *given: Any, **named: Any) -> None:
         bound = names.bind(module, *given, **named)
         bound.apply_defaults()
+        bound.arguments.update(plain(dict(list(bound.arguments.items())[1:])))
         values = dict(list(bound.arguments.items())[1:])
         for name, value in values.items():
             if get_origin(hints.get(name)) is Literal:
@@ -37,7 +39,7 @@ def noting(init: Callable[..., None]) -> Callable[..., None]:
         if "arguments" not in vars(module):
             module.arguments = json.loads(json.dumps(values))  # tuples become lists
         vars(module).update(values)
-        init(module, *given, **named)
+        init(*bound.args, **bound.kwargs)
 
     return noted
 

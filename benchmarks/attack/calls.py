@@ -436,7 +436,7 @@ def of_paths() -> Iterator[Case]:
     wrong = {"steps": {**NO_COUNT, "11": 11}, "last": {**NO_NUMBER, "10": 10.0, "0.5": 0.5, "-1": -1.0}}
     yield Case("path.times", path.times, {"steps": 5}, wrong)
     times = {"T + 1": 11, "-1": -1, "nan": math.nan, "text": "5", "None": None}
-    times |= {"batch": torch.ones(3), "two axes": torch.ones(1, 1)}
+    times |= {"batch": torch.ones(3), "two axes": torch.ones(1, 1), "dict": {}, "complex": 1j, "True": np.bool_(True)}
     for function in (path.signal, path.level, path.diffusion):
         yield Case(f"path.{function.__name__}", function, {"t": 5}, {"t": drop(times, "batch")})
     no_state = pick(NO_TENSOR, "array", "list", "None", "uint8", "number")
@@ -510,17 +510,20 @@ def of_exact() -> Iterator[Case]:
     right = {"path": path, "x_t": points, "anchor": torch.zeros(3), "t": 0.5}
     wrong = {"path": NO_PATH, "x_t": {"array": points.numpy(), "width": picture(5, 4)}, "t": {"2": 2.0, "text": "1"}}
     yield Case("GaussianMixture.score", mixture.score, right, {**wrong, "anchor": {"None": None, "width": y}})
+    yield Case("GaussianMixture.score, a number", mixture.score, {**right, "anchor": 0.5}, {})
     right = {name: torch.ones(2) for name in ("mean1", "std1", "mean2", "std2")}
-    wrong = {"std1": {"0": torch.zeros(2), "None": None, "three": torch.ones(3), "text": "1"}}
-    yield Case("gaussian_kl", elbo.gaussian_kl, right, wrong)
+    stds = {"0": torch.zeros(2), "None": None, "three": torch.ones(3), "text": "1", "number": 1.0}
+    yield Case("gaussian_kl", elbo.gaussian_kl, right, {"std1": stds, "std2": stds})
     path = paths.DiscreteVP(torch.full((10,), 0.1))
     wrong = {"path": NO_PATH, "t": {"11": 11, "text": "5", "None": None}, "s": {"6": 6}, "variance": NO_CHOICE}
     yield Case("noise_weight", elbo.noise_weight, {"path": path, "t": 5, "s": 4}, wrong)
     x0 = images.round_to_8bit(X)
     right = {"path": path, "denoise": lambda x, t: x, "x0": x0, "anchor": X, "times": [10, 5, 0]}
     wrong = {"path": NO_PATH, "denoise": NO_FUNCTION, "times": {**NO_TIMES, "not to 0": [10, 5]}, "variance": NO_CHOICE}
+    wrong |= {"anchor": {"None": None, "width": picture(1, 3, 5, 7)}}
     wrong |= {"x0": {"array": x0.numpy(), "not 8 bits": X, "0 to 255": 255 * x0}, "generator": NO_GENERATOR}
     yield Case("elbo_terms", elbo.elbo_terms, right, wrong)
+    yield Case("elbo_terms, a number", elbo.elbo_terms, {**right, "anchor": 0.5}, {})
 
 
 def of_networks() -> Iterator[Case]:
@@ -674,6 +677,8 @@ def of_methods() -> Iterator[Case]:
     wrong["irsde"] = {**drop(common, "variance"), "network": {**drop(network, "-1"), **kinds}, "sigma": number}
     for name, arguments in wrong.items():
         yield Case(name, functools.partial(construct, name), {}, arguments)
+    counted = {"sampling_steps": np.int64(5), "sigma": np.float32(0.5), "network": {"width": np.int64(16)}}
+    yield Case("sr3 of NumPy's numbers", functools.partial(construct, "sr3"), counted, {})
     typos = {"typo": {"1": 1}, **{name: {"typo": {"typo": 1}} for name in ("network", "schedule")}}
     yield Case("build sr3", functools.partial(srbook.build, "sr3-tiny"), {}, typos)
 
@@ -783,6 +788,20 @@ def of_registry() -> Iterator[Case]:
     right = {"method": tiny("rrdb"), "batches": [(X, LR)], "config": config}
     yield Case("Trainer", training.Trainer, {**right, "progress": False}, wrong)
     states = {"none": {}, "None": None, "path": "x.pth", "module": rrdb, "other": {"x": X}}
+
+    def fit(batches: Any, validation: Any, workers: int) -> object:
+        trainer = training.Trainer(
+            tiny("rrdb"), batches, config, validation=validation, workers=workers, device="cpu", progress=False
+        )
+        return trainer.fit()
+
+    pair = picture(1, 3, 8, 8), picture(1, 3, 2, 2)
+    unfit = {"none": [], "triple": [(*pair, X)], "image": [X], "words": [{"hr": X, "lr": LR}], "text": ["ab"]}
+    figures = {"None": None, "list": [30.0], "text": {"psnr": "30"}, "images": {"psnr": X}}
+    wrong = {"batches": unfit, "validation": {k: lambda m, step, v=v: v for k, v in figures.items()}}
+    right = {"batches": [pair], "workers": 0}
+    right["validation"] = lambda method, step: {"psnr": torch.tensor(30.0), "ssim": np.float32(0.9)}
+    yield Case("Trainer.fit", fit, right, wrong)
     right = {"family": "rrdb", "state": {}}  # which is no right state, so that call is not tried
     yield Case("from_released", convert.from_released, right, {"family": NO_NAME, "state": states}, tried=False)
     yield Case("backbone_weights", backbones.backbone_weights, {}, {"name": NO_NAME}, tried=False)
@@ -796,7 +815,9 @@ def of_data() -> Iterator[Case]:
             del wrong["root"]  # tells whether it is there
         yield Case(f"catalog.{function.__name__}", function, {"name": "Set5"}, wrong, tried=False)
     files = {"missing": "missing.png", "folder": ".", "text": __file__, "None": None, "tensor": X, "number": 1}
-    yield Case("read_image", data.read_image, {}, {"path": files}, tried=False)
+    for read in (data.read_image, data.read_picture):
+        yield Case(read.__name__, read, {}, {"path": files}, tried=False)
+    yield Case("Method.save", tiny("rrdb").save, {}, {"path": {"None": None, "number": 1, "tensor": X}}, tried=False)
     folders = {"missing": "missing", "file": __file__, "None": None, "number": 1, "list": ["a.png"]}
     yield Case("ImageFolder", data.ImageFolder, {}, {"root": folders}, tried=False)
     paths_of = [data.samples()[name].path for name in ("chelsea", "astronaut", "coffee")]
@@ -815,6 +836,9 @@ def of_data() -> Iterator[Case]:
     wrong = {"images": lists, "scale": NO_COUNT, "patch_size": {**NO_COUNT, "6": 6}, "batch_size": NO_COUNT}
     wrong |= {"seed": pick(NO_INDEX, "-1", "1.5", "text", "True"), "degradation": NO_DEGRADATION}
     yield Case("PairedPatches", data.PairedPatches, right, wrong)
+    patches = data.PairedPatches(**right)
+    wrong = {"index": {"text": "1", "1.5": 1.5, "None": None, "list": [1]}}
+    yield Case("PairedPatches[]", lambda index: patches[index], {"index": np.int64(3)}, wrong)
 
 
 def of_figures() -> Iterator[Case]:
@@ -828,6 +852,9 @@ def of_figures() -> Iterator[Case]:
     wrong = {"images": lists, "titles": {"one": ["large"], "None": None, "numbers": [1, 2], "text": "ab"}}
     wrong |= {"alt": alts, "crop": crops, "zoom": zooms, "columns": columns, "caption": {"number": 3}}
     yield Case("show_images", viz.show_images, right, wrong)
+    counted = {**right, "crop": (np.int64(0), 0, 4, 4)}
+    yield Case("show_images, NumPy's numbers", viz.show_images, counted, {})
+    yield Case("show_images, one by one", lambda: viz.show_images(iter([X]), titles=["x"], alt="x"), {}, {})
     right = {"before": X, "after": X, "labels": ("a", "b"), "alt": "two"}
     wrong = {"before": shown, "after": {"unfit": picture(1, 3, 5, 5), "None": None}, "alt": alts, "zoom": zooms}
     wrong |= {"labels": {"one": ("a",), "None": None, "numbers": (1, 2), "text": "ab"}}
