@@ -43,7 +43,9 @@ def require_lists_of_counts(**values: Any) -> None:
 def require_numbers(**values: Any) -> None:
     """Raise a TypeError unless every value is a real number, or an array or tensor that holds one."""
     for name, value in values.items():
-        single = isinstance(value, np.ndarray | Tensor) and math.prod(value.shape) == 1
+        single = (
+            isinstance(value, np.ndarray | Tensor) and math.prod(value.shape) == 1 and "bool" not in str(value.dtype)
+        )
         if not single and (not isinstance(value, Real) or isinstance(value, bool)):
             raise TypeError(f"{name} must be a number, got {shown(value)}")
 

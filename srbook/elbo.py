@@ -29,7 +29,10 @@ def gaussian_kl(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor) -> Ten
     The four arguments are broadcast. For vectors with independent entries, sum the result. A standard deviation that is
     not positive is a ValueError.
     """
-    require_fitting(mean1, "mean1", std1=std1, mean2=mean2, std2=std2)
+    require_fitting(mean1, "mean1", mean2=mean2)
+    for name, std in {"std1": std1, "std2": std2}.items():
+        require_floats(std, name)
+        require_fitting(mean1, "mean1", **{name: std})
     if not bool((std1 > 0).all() and (std2 > 0).all()):
         raise ValueError(f"standard deviations must be positive, got down to {std1.min():.4g} and {std2.min():.4g}")
     ratio = std1 / std2
@@ -106,7 +109,8 @@ def elbo_terms(
     times = falling(path, times)
     if times[-1] != 0:
         raise ValueError(f"times must fall to 0, got {times}; path.times(steps) makes them")
-    exact, pinned = x0.double(), anchor.double()
+    require_fitting(x0, "x0", anchor=anchor)
+    exact, pinned = x0.double(), torch.as_tensor(anchor, dtype=torch.float64, device=x0.device)
     mean, std = path.marginal(exact, pinned, times[0])
     terms = [gaussian_kl(mean, std, pinned, std)]
     for t, s in pairwise(times):

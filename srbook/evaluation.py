@@ -17,6 +17,7 @@ from srbook.degradations import Bicubic, Degradation
 from srbook.files import atomic_path
 from srbook.images import require_one_image, round_to_8bit
 from srbook.methods import METHODS, Method
+from srbook.methods.base import Upscaler
 from srbook.metrics import METRICS, Protocol, chosen_metrics
 from srbook.names import printable
 from srbook.progress import Progress
@@ -162,7 +163,7 @@ def evaluate(
     for argument, value, kind in (("methods", methods, Mapping), ("images", images, ImageFolder | Mapping)):
         require_instance(argument, value, kind)
     for name, method in methods.items():
-        require_instance(f"the method {name!r}", method, Method, "srbook.load(name) makes it")
+        require_instance(f"the method {name!r}", method, Upscaler, "srbook.load(name) makes it")
     require_instance("protocol", protocol, Protocol, "such as srbook.metrics.PROTOCOL_A")
     require_counts(scale=scale, tile=tile)
     require_integer("seed", seed, 0)

@@ -110,7 +110,7 @@ class GaussianMixture:
         require_fitting(x_t, "x_t", anchor=anchor)
         if x_t.ndim != 2 or x_t.shape[1] != self.means.shape[1]:
             raise ValueError(f"x_t must have shape (N, {self.means.shape[1]}), got {tuple(x_t.shape)}")
-        pinned = anchor.to(x_t).expand_as(x_t)[:, None]
+        pinned = torch.as_tensor(anchor, dtype=x_t.dtype, device=x_t.device).expand_as(x_t)[:, None]
         means, std = path.marginal(self.means.expand(len(x_t), -1, -1), pinned, t)
         a = broadcast(path.signal(t), means)[..., None]  # () or (N, 1, 1, 1)
         eye = torch.eye(x_t.shape[1], dtype=x_t.dtype, device=x_t.device)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from srbook.arguments import require_instance
 from srbook.numbers import first_not_finite
 
 TEMPORARY = ".srbook-"  # begins the names of files that are being written
@@ -69,6 +70,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict
 
     Tensors are copied to the CPU. Those that share memory are stored each.
     """
+    require_instance("path", path, str | os.PathLike)
     path = Path(path)
     parted: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -4,7 +4,7 @@ An image is a float tensor of shape (N, 3, H, W), RGB, with values in [0, 1].
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbook.arguments import require_instance, require_integer
 
@@ -64,6 +64,19 @@ def require_one_image(image: Tensor, name: str = "image") -> Tensor:
     """`require_images` for a batch of one, (1, 3, H, W); several images are a ValueError, too."""
     if len(require_images(image, name)) != 1:
         raise ValueError(f"{name} must be one image of shape (1, 3, H, W), got a batch of {len(image)}")
+    return image
+
+
+def require_own(module: nn.Module, image: Tensor, name: str) -> Tensor:
+    """Return `image` unchanged if it keeps the convention, and has the type and device of the module's weights.
+
+    Otherwise raise a TypeError or a ValueError.
+    """
+    weight = next(module.parameters(), require_images(image, name))
+    if image.dtype != weight.dtype:
+        raise TypeError(f"{name} must be {weight.dtype} as the weights are, got {image.dtype}; {name}.to() converts")
+    if image.device != weight.device:
+        raise ValueError(f"{name} is on {image.device} and the method on {weight.device}; bring both together by .to()")
     return image
 
 

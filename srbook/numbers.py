@@ -1,9 +1,20 @@
 """Number formats of tensors, and numbers that are none."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers, also those in lists, tuples, and dicts, as Python's, which JSON can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def at_least_single(x: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ chain is a continuous process looked at T times, and has a probability flow.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from types import UnionType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -209,7 +211,7 @@ class AnchoredPath(ABC):
 
     def _moment(self, t: Time) -> Tensor:
         """`t` as a float64 tensor, checked. Times on a GPU are not: the check would wait for it at every step."""
-        if t is None or isinstance(t, str):
+        if not isinstance(t, Real | np.ndarray | Tensor | list | tuple):
             raise TypeError(f"a time must be a number or a tensor of shape () or (N,), got {t!r}")
         moment = torch.as_tensor(t, dtype=torch.float64)
         if moment.ndim > 1:

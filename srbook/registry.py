@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbook.arguments import require_instance
 from srbook.codecs import CODECS
@@ -91,7 +91,7 @@ def begin_from(method: Method, preset: Preset) -> str | None:
         FileNotFoundError: the weights are absent; says how to get them.
         ValueError: they are not those of a method, or do not fit.
     """
-    require_instance("method", method, Method)
+    require_instance("method", method, nn.Module, "srbook.build(name) makes one")
     require_instance("preset", preset, Preset, "srbook.registry.read_preset(name) makes it")
     if preset.starts_from is None:
         return None

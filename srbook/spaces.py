@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from srbook.arguments import require_counts, require_instance
-from srbook.images import clip
+from srbook.images import clip, require_maps
 from srbook.numbers import at_least_single
 
 
@@ -44,7 +44,8 @@ class Pixels:
 class Unshuffled:
     """The image itself, but blocks of factor x factor pixels are the channels of one position; values in [-1, 1].
 
-    It has the sides of a codec's latent and loses nothing: what a method can do without a codec.
+    It has the sides of a codec's latent and loses nothing: what a method can do without a codec. Sides of an image that
+    the factor does not divide are a ValueError.
     """
 
     def __init__(self, factor: int):
@@ -52,10 +53,12 @@ class Unshuffled:
         self.channels, self.factor = 3 * factor**2, factor
 
     def encode(self, image: Tensor) -> Tensor:
+        if any(side % self.factor for side in require_maps(image, 3, "image").shape[-2:]):
+            raise ValueError(f"sides must be multiples of {self.factor}, got {tuple(image.shape[-2:])}")
         return 2 * pixel_unshuffle(image, self.factor) - 1
 
     def decode(self, x: Tensor) -> Tensor:
-        return clip((pixel_shuffle(x, self.factor) + 1) / 2)
+        return clip((pixel_shuffle(require_maps(x, self.channels, "x"), self.factor) + 1) / 2)
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.images import clip, require_images
-from srbook.methods.base import Method
+from srbook.methods.base import Upscaler
 from srbook.progress import Progress
 
 
@@ -91,7 +91,7 @@ class Block(NamedTuple):
 
 
 def upscale_blocks(
-    method: Method,
+    method: Upscaler,
     image: Tensor,
     *,
     tile: int = 256,
@@ -107,7 +107,7 @@ def upscale_blocks(
     `upscale_tiled`.
     """
     require_images(image)
-    require_instance("method", method, Method, "srbook.load(name) makes one")
+    require_instance("method", method, Upscaler, "srbook.load(name) makes one")
     require_counts(tile=tile)
     if overlap is None:
         overlap = default_overlap(tile)
@@ -118,7 +118,7 @@ def upscale_blocks(
 
 
 def _blocks(
-    method: Method,
+    method: Upscaler,
     image: Tensor,
     tile: int,
     overlap: int,
@@ -163,7 +163,7 @@ def _blocks(
 
 
 def upscale_tiled(
-    method: Method,
+    method: Upscaler,
     image: Tensor,
     *,
     tile: int = 256,

@@ -8,7 +8,7 @@ from srbook.data import Picture, fill_transparent
 from srbook.degradations import bicubic_upsample
 from srbook.images import round_to_8bit
 from srbook.memory import peak_bytes
-from srbook.methods import Method
+from srbook.methods.base import Upscaler
 from srbook.tiling import default_overlap, upscale_blocks
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601 in full range, as Pillow makes gray of colors
@@ -18,7 +18,7 @@ _MARGIN = 4  # pixels of surroundings, of which bicubic interpolation reads 2
 
 
 def upscale_picture(
-    method: Method,
+    method: Upscaler,
     picture: Picture,
     *,
     tile: int = 256,
@@ -69,7 +69,7 @@ def _enlarged(alpha: Tensor, scale: int, top: int, left: int, height: int, width
     return enlarged[..., top : top + height, left : left + width]
 
 
-def tile_bytes(method: Method, steps: int | None = None) -> float:
+def tile_bytes(method: Upscaler, steps: int | None = None) -> float:
     """Memory that a tile takes per pixel, measured on a small picture.
 
     A method that samples takes the steps that are given, or one. Steps that it does not have are its ValueError.

@@ -22,6 +22,7 @@ from srbook import (
     backbones,
     budget,
     check,
+    codecs,
     convert,
     data,
     degradations,
@@ -225,7 +226,7 @@ def small(name: str) -> tuple[str, Mapping[str, Any]]:
     """A kind of method, and right arguments with a network that is made fast."""
     preset = registry.read_preset(f"{name}-tiny")
     network = preset.arguments["network"]
-    if name != "rrdb":
+    if name not in ("rrdb", "irsde"):
         fast = {"width": 16, "multipliers": [1, 2], **({"blocks": [1, 1]} if name == "ecdp" else {})}
         network = {**network, **fast}
     return preset.method, {**preset.arguments, "network": network}
@@ -384,6 +385,13 @@ def of_losses() -> Iterator[Case]:
     yield Case("feature_distance", losses.feature_distance, right, wrong)
     small = {"image": pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray") | {"small": LR}}
     yield Case("vgg19_features", losses.vgg19_features, {"image": X}, small, tried=False)
+    no_scores = pick(NO_IMAGE, "array", "list", "None", "uint8", "number")
+    yield Case("hinge_loss", losses.hinge_loss, {"real": X, "fake": X}, {"real": no_scores, "fake": no_scores})
+    last = nn.Parameter(torch.ones(2))
+    no_loss = {**no_scores, "no graph": torch.ones(()), "no scalar": 2 * last}
+    right = {"loss": last.sum(), "adversarial": (3 * last).sum(), "last": last}
+    wrong = {"loss": no_loss, "adversarial": no_loss, "last": drop(no_scores, "number")}
+    yield Case("adaptive_weight", losses.adaptive_weight, right, wrong)
     wrong = {"image": pick(NO_IMAGE, "array", "None", "uint8", "no batch", "no pixels"), "levels": NO_COUNT}
     yield Case("haar", losses.haar, {"image": X, "levels": 2}, wrong)
     yield Case("wavelet_loss", losses.wavelet_loss, {"a": X, "b": X}, {"a": other, "b": other, "levels": NO_COUNT})
@@ -428,7 +436,7 @@ def of_paths() -> Iterator[Case]:
     wrong = {"steps": {**NO_COUNT, "11": 11}, "last": {**NO_NUMBER, "10": 10.0, "0.5": 0.5, "-1": -1.0}}
     yield Case("path.times", path.times, {"steps": 5}, wrong)
     times = {"T + 1": 11, "-1": -1, "nan": math.nan, "text": "5", "None": None}
-    times |= {"batch": torch.ones(3), "two axes": torch.ones(1, 1)}
+    times |= {"batch": torch.ones(3), "two axes": torch.ones(1, 1), "dict": {}, "complex": 1j, "True": np.bool_(True)}
     for function in (path.signal, path.level, path.diffusion):
         yield Case(f"path.{function.__name__}", function, {"t": 5}, {"t": drop(times, "batch")})
     no_state = pick(NO_TENSOR, "array", "list", "None", "uint8", "number")
@@ -502,17 +510,20 @@ def of_exact() -> Iterator[Case]:
     right = {"path": path, "x_t": points, "anchor": torch.zeros(3), "t": 0.5}
     wrong = {"path": NO_PATH, "x_t": {"array": points.numpy(), "width": picture(5, 4)}, "t": {"2": 2.0, "text": "1"}}
     yield Case("GaussianMixture.score", mixture.score, right, {**wrong, "anchor": {"None": None, "width": y}})
+    yield Case("GaussianMixture.score, a number", mixture.score, {**right, "anchor": 0.5}, {})
     right = {name: torch.ones(2) for name in ("mean1", "std1", "mean2", "std2")}
-    wrong = {"std1": {"0": torch.zeros(2), "None": None, "three": torch.ones(3), "text": "1"}}
-    yield Case("gaussian_kl", elbo.gaussian_kl, right, wrong)
+    stds = {"0": torch.zeros(2), "None": None, "three": torch.ones(3), "text": "1", "number": 1.0}
+    yield Case("gaussian_kl", elbo.gaussian_kl, right, {"std1": stds, "std2": stds})
     path = paths.DiscreteVP(torch.full((10,), 0.1))
     wrong = {"path": NO_PATH, "t": {"11": 11, "text": "5", "None": None}, "s": {"6": 6}, "variance": NO_CHOICE}
     yield Case("noise_weight", elbo.noise_weight, {"path": path, "t": 5, "s": 4}, wrong)
     x0 = images.round_to_8bit(X)
     right = {"path": path, "denoise": lambda x, t: x, "x0": x0, "anchor": X, "times": [10, 5, 0]}
     wrong = {"path": NO_PATH, "denoise": NO_FUNCTION, "times": {**NO_TIMES, "not to 0": [10, 5]}, "variance": NO_CHOICE}
+    wrong |= {"anchor": {"None": None, "width": picture(1, 3, 5, 7)}}
     wrong |= {"x0": {"array": x0.numpy(), "not 8 bits": X, "0 to 255": 255 * x0}, "generator": NO_GENERATOR}
     yield Case("elbo_terms", elbo.elbo_terms, right, wrong)
+    yield Case("elbo_terms, a number", elbo.elbo_terms, {**right, "anchor": 0.5}, {})
 
 
 def of_networks() -> Iterator[Case]:
@@ -530,6 +541,35 @@ def of_networks() -> Iterator[Case]:
     wrong = {"context": NO_COUNT, "width": {**NO_COUNT, "12": 12}, "time_channels": NO_COUNT}
     wrong |= {"multipliers": levels, "blocks": {**levels, "one": [1]}}
     yield Case("GuidedUNet", networks.GuidedUNet, right, wrong)
+    swin = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "groups": 8, "dropout": 0.0}
+    swin |= {"embedding": 16, "heads": 2, "window": 4, "depth": 1, "ratio": 2, "size": 8}
+    wrong = dict.fromkeys(("channels", "condition", "window", "depth", "ratio"), NO_COUNT)
+    wrong |= {"halvings": NO_INDEX, "embedding": {**NO_COUNT, "12": 12}, "heads": {**NO_COUNT, "3": 3}}
+    yield Case("SwinUNet", networks.SwinUNet, swin, {**of_unet, **wrong, "size": {**NO_COUNT, "3": 3}})
+    right = {"channels": 8, "embedding": 8, "heads": 2, "window": 4, "size": 8, "groups": 4}
+    wrong = {**dict.fromkeys((*right, "depth", "ratio"), NO_COUNT), "heads": {**NO_COUNT, "3": 3}}
+    yield Case("SwinLayer", networks.SwinLayer, right, wrong)
+    right = {"channels": 8, "heads": 2, "side": 4, "shift": 2, "ratio": 2, "groups": 4}
+    wrong = {"shift": {**NO_INDEX, "4": 4}, "groups": {**NO_COUNT, "3": 3}, "side": NO_COUNT}
+    yield Case("SwinBlock", networks.SwinBlock, right, wrong)
+    wrong = {"channels": NO_COUNT, "heads": {**NO_COUNT, "3": 3}, "side": NO_COUNT}
+    yield Case("WindowAttention", networks.WindowAttention, {"channels": 8, "heads": 2, "side": 4}, wrong)
+    right = {"inputs": 6, "outputs": 3, "width": 8, "depth": 2}
+    wrong = dict.fromkeys(("inputs", "outputs", "depth"), NO_COUNT)
+    yield Case("LinearUNet", networks.LinearUNet, right, {**wrong, "width": {**NO_COUNT, "2": 2, "7": 7}})
+    wrong = {**dict.fromkeys(("inputs", "outputs", "middle"), NO_COUNT), "width": {**NO_COUNT, "2": 2, "7": 7}}
+    right = {"inputs": 6, "outputs": 3, "width": 8, "down": (1,), "middle": 1, "up": (1,)}
+    other = {**levels, "two": (1, 1)}
+    wrong |= {"down": other, "up": other}
+    yield Case("NAFNet", networks.NAFNet, right, wrong)
+    vqgan = {"width": 8, "multipliers": (1, 2), "blocks": (1, 1), "channels": 3, "codes": 8, "groups": 4}
+    wrong = {"width": {**NO_COUNT, "6": 6}, "multipliers": levels, "channels": NO_COUNT, "codes": NO_COUNT}
+    wrong |= {"blocks": {**drop(levels, "0", "number"), "one": (1,)}, "groups": {**COUNT, "3": 3}}
+    yield Case("VQAutoencoder", networks.VQAutoencoder, vqgan, wrong)
+    wrong = {"codes": NO_COUNT, "channels": NO_COUNT}
+    yield Case("Codebook", networks.Codebook, {"codes": 8, "channels": 3}, wrong)
+    wrong = {"width": NO_COUNT, "layers": NO_COUNT}
+    yield Case("PatchDiscriminator", networks.PatchDiscriminator, {"width": 4, "layers": 1}, wrong)
     right = {"scale": 4, "width": 8, "growth": 4, "blocks": 1}
     wrong = {"scale": {**NO_COUNT, "3": 3}, "width": NO_COUNT, "growth": NO_COUNT, "blocks": NO_COUNT}
     yield Case("RRDBNet", networks.RRDBNet, right, wrong)
@@ -560,6 +600,24 @@ def of_networks() -> Iterator[Case]:
     network = networks.UNet(**{**unet, "inputs": 3})
     wrong = {"x": {**inputs, "odd": picture(1, 3, 9, 9)}, "time": {**times, "batch": torch.ones(2)}}
     yield Case("UNet.forward", network.forward, {"x": X, "time": torch.ones(1)}, wrong)
+    times |= {"batch": torch.ones(2)}
+    unfit = {**inputs, "odd": picture(1, 3, 9, 9)}
+    right = {"x": X, "time": torch.ones(1), "condition": X}
+    wrong = {"x": unfit, "time": times, "condition": {**unfit, "batch": X.repeat(2, 1, 1, 1), "small": LR}}
+    yield Case("SwinUNet.forward", networks.SwinUNet(**swin).forward, right, wrong)
+    right, wrong = {"x": X, "time": torch.ones(1)}, {"x": unfit, "time": times}
+    for kind in (networks.LinearUNet(3, 3, width=8, depth=2), networks.NAFNet(3, 3, 8, (1,), 1, (1,))):
+        yield Case(f"{type(kind).__name__}.forward", kind.forward, right, wrong)
+    codec = networks.VQAutoencoder(**vqgan)
+    yield Case("VQAutoencoder.encode", codec.encode, {"image": X}, {"image": unfit})
+    yield Case("VQAutoencoder.decode", codec.decode, {"z": X}, {"z": inputs})
+    judge = networks.PatchDiscriminator(4, 1)
+    small = {"small": picture(1, 3, 5, 9)}
+    yield Case("PatchDiscriminator.forward", judge.forward, {"image": X}, {"image": {**inputs, **small}})
+    yield Case("Unshuffled", spaces.Unshuffled, {"factor": 4}, {"factor": NO_COUNT})
+    space = spaces.Unshuffled(4)
+    yield Case("Unshuffled.encode", space.encode, {"image": X}, {"image": unfit})
+    yield Case("Unshuffled.decode", space.decode, {"x": space.encode(X)}, {"x": inputs})
     yield Case("Latent", spaces.Latent, {"codec": Codec()}, {"codec": {"name": "vqgan", "None": None}})
     yield Case("Frozen", frozen.Frozen, {"module": nn.Linear(1, 1)}, {"module": {"name": "vgg19", "None": None}})
 
@@ -601,8 +659,26 @@ def of_methods() -> Iterator[Case]:
         "rrdb": {"scale": scales, "distance": NO_CHOICE, "network": {**encoder, "kind": {"kind": "typo"}}},
     }
     wrong["ecdp"]["sampling_steps"] = COUNT
+    described = {"file": "x", "kind": "vqgan", "arguments": {}}
+    no_codec = {"missing": "missing", "number": 1, "empty": {}, "kind": {**described, "kind": "magic"}}
+    no_codec |= {"no file": {"kind": "vqgan", "arguments": {}}, "arguments": {**described, "arguments": {"magic": 1}}}
+    shifts = {"codec": no_codec, "unshuffle": NO_COUNT, "perceptual": number, "scale": scales}
+    shifts |= {
+        "network": network,
+        **pick(diffusion, "sampling_steps"),
+        "predicts": NO_CHOICE,
+        "perceptual_net": NO_CHOICE,
+    }
+    steps_and_power = {"none": None, "number": 10, "1.5": {"sqrt_eta_end": 1.5}, "text": {"steps": "10"}}
+    wrong["resshift"] = {**shifts, "schedule": steps_and_power, "kappa": NO_SIZE, "respacing": NO_CHOICE}
+    wrong["deltadiff"] = {**shifts, "steps": NO_COUNT, "power": NO_POSITIVE, "reading": NO_CHOICE, "step": NO_CHOICE}
+    wrong["deltadiff"] |= {"start": {**NO_POSITIVE, "> end": 0.995}, "end": {**NO_POSITIVE, "2": 2.0}}
+    kinds = {"none": {"kind": None}, "typo": {"kind": "typo"}, "list": {"kind": ["unet"]}, "-1": {"depth": -1}}
+    wrong["irsde"] = {**drop(common, "variance"), "network": {**drop(network, "-1"), **kinds}, "sigma": number}
     for name, arguments in wrong.items():
         yield Case(name, functools.partial(construct, name), {}, arguments)
+    counted = {"sampling_steps": np.int64(5), "sigma": np.float32(0.5), "network": {"width": np.int64(16)}}
+    yield Case("sr3 of NumPy's numbers", functools.partial(construct, "sr3"), counted, {})
     typos = {"typo": {"1": 1}, **{name: {"typo": {"typo": 1}} for name in ("network", "schedule")}}
     yield Case("build sr3", functools.partial(srbook.build, "sr3-tiny"), {}, typos)
 
@@ -619,11 +695,48 @@ def of_methods() -> Iterator[Case]:
         wrong_loss = {"hr": {**pick(NO_IMAGE, "array", "uint8", "nan"), **unfit}, "generator": NO_GENERATOR}
         yield Case(f"{name}.loss", method.loss, {"hr": X, "lr": LR, "generator": None}, wrong_loss)
         yield Case(f"{name}.begin", method.begin, {"stage": method.stage}, {"stage": NO_NAME})
+    yield from of_codecs()
     yield Case("bicubic.upscale", methods.Bicubic(scale=4).upscale, {"lr": LR}, {"lr": NO_IMAGE, "steps": steps})
     method = tiny("sr3")
     condition = method.condition(LR)
     wrong = {"condition": {"image": LR, "None": None}, "noise": pick(NO_TENSOR, "array", "None", "uint8")}
     yield Case("method.sample", method.sample, {"condition": condition, "noise": X, "steps": 2}, wrong)
+
+
+def of_codecs() -> Iterator[Case]:
+    network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "codes": 8, "attention": False, "groups": 4}
+    judge = {"weight": 0.5, "start": 0, "warmup": 0, "width": 4, "layers": 1}
+    right = {"network": network, "perceptual": "none", "adversary": judge}
+    weight = drop(NO_POSITIVE, "0")
+    judges = {"weight": weight, "start": NO_INDEX, "warmup": NO_INDEX, "width": NO_COUNT, "layers": NO_COUNT}
+    wrong = {
+        "network": {"None": None, "number": 8, "0": {**network, "width": 0}, "text": {**network, "codes": "8"}},
+        "adversary": {
+            "number": 1,
+            "text": "hinge",
+            **{f"{name}, {label}": {**judge, name: value} for name in judges for label, value in judges[name].items()},
+        },
+        **dict.fromkeys(("perceptual", "weighting"), NO_CHOICE),
+        **dict.fromkeys(("perceptual_weight", "beta"), weight),
+        "patience": NO_COUNT,
+    }
+    yield Case("VQGAN", codecs.VQGAN, right, wrong)
+    codec = codecs.VQGAN(**right)
+    no_own = {**drop(NO_IMAGE, "path"), "float64": X.double(), "half": X.half()}
+    wrong = {"lr": no_own, "steps": {**COUNT, "2": 2}, "generator": NO_GENERATOR}
+    yield Case("VQGAN.upscale", codec.upscale, {"lr": X}, wrong)
+    wrong = {"hr": {**no_own, "odd": picture(1, 3, 9, 9)}, "generator": NO_GENERATOR}
+    yield Case("VQGAN.loss", codec.loss, {"hr": X, "lr": X}, wrong)
+    yield Case("VQGAN.begin", codec.begin, {"stage": "main"}, {"stage": NO_NAME})
+    no_maps = pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray", "no pixels")
+    yield Case("VQGAN.encode", codec.encode, {"image": X}, {"image": {**no_maps, "odd": picture(1, 3, 9, 9)}})
+    yield Case("VQGAN.decode", codec.decode, {"x": X}, {"x": no_maps})
+    right = {"z": X, "codes": X, "beta": 0.25, "weighting": "corrected"}
+    unfit = {**pick(NO_IMAGE, "array", "None", "uint8"), "other size": LR}
+    wrong = {"z": unfit, "codes": unfit, "beta": weight, "weighting": NO_CHOICE}
+    yield Case("codebook_loss", codecs.codebook_loss, right, wrong)
+    names = {**NO_NAME, "missing file": "missing.safetensors", "folder": ".", "codec": codec, "class": codecs.VQGAN}
+    yield Case("read_codec", codecs.read_codec, {}, {"file_or_name": names}, tried=False)
 
 
 def of_registry() -> Iterator[Case]:
@@ -675,6 +788,20 @@ def of_registry() -> Iterator[Case]:
     right = {"method": tiny("rrdb"), "batches": [(X, LR)], "config": config}
     yield Case("Trainer", training.Trainer, {**right, "progress": False}, wrong)
     states = {"none": {}, "None": None, "path": "x.pth", "module": rrdb, "other": {"x": X}}
+
+    def fit(batches: Any, validation: Any, workers: int) -> object:
+        trainer = training.Trainer(
+            tiny("rrdb"), batches, config, validation=validation, workers=workers, device="cpu", progress=False
+        )
+        return trainer.fit()
+
+    pair = picture(1, 3, 8, 8), picture(1, 3, 2, 2)
+    unfit = {"none": [], "triple": [(*pair, X)], "image": [X], "words": [{"hr": X, "lr": LR}], "text": ["ab"]}
+    figures = {"None": None, "list": [30.0], "text": {"psnr": "30"}, "images": {"psnr": X}}
+    wrong = {"batches": unfit, "validation": {k: lambda m, step, v=v: v for k, v in figures.items()}}
+    right = {"batches": [pair], "workers": 0}
+    right["validation"] = lambda method, step: {"psnr": torch.tensor(30.0), "ssim": np.float32(0.9)}
+    yield Case("Trainer.fit", fit, right, wrong)
     right = {"family": "rrdb", "state": {}}  # which is no right state, so that call is not tried
     yield Case("from_released", convert.from_released, right, {"family": NO_NAME, "state": states}, tried=False)
     yield Case("backbone_weights", backbones.backbone_weights, {}, {"name": NO_NAME}, tried=False)
@@ -688,7 +815,9 @@ def of_data() -> Iterator[Case]:
             del wrong["root"]  # tells whether it is there
         yield Case(f"catalog.{function.__name__}", function, {"name": "Set5"}, wrong, tried=False)
     files = {"missing": "missing.png", "folder": ".", "text": __file__, "None": None, "tensor": X, "number": 1}
-    yield Case("read_image", data.read_image, {}, {"path": files}, tried=False)
+    for read in (data.read_image, data.read_picture):
+        yield Case(read.__name__, read, {}, {"path": files}, tried=False)
+    yield Case("Method.save", tiny("rrdb").save, {}, {"path": {"None": None, "number": 1, "tensor": X}}, tried=False)
     folders = {"missing": "missing", "file": __file__, "None": None, "number": 1, "list": ["a.png"]}
     yield Case("ImageFolder", data.ImageFolder, {}, {"root": folders}, tried=False)
     paths_of = [data.samples()[name].path for name in ("chelsea", "astronaut", "coffee")]
@@ -707,6 +836,9 @@ def of_data() -> Iterator[Case]:
     wrong = {"images": lists, "scale": NO_COUNT, "patch_size": {**NO_COUNT, "6": 6}, "batch_size": NO_COUNT}
     wrong |= {"seed": pick(NO_INDEX, "-1", "1.5", "text", "True"), "degradation": NO_DEGRADATION}
     yield Case("PairedPatches", data.PairedPatches, right, wrong)
+    patches = data.PairedPatches(**right)
+    wrong = {"index": {"text": "1", "1.5": 1.5, "None": None, "list": [1]}}
+    yield Case("PairedPatches[]", lambda index: patches[index], {"index": np.int64(3)}, wrong)
 
 
 def of_figures() -> Iterator[Case]:
@@ -720,6 +852,9 @@ def of_figures() -> Iterator[Case]:
     wrong = {"images": lists, "titles": {"one": ["large"], "None": None, "numbers": [1, 2], "text": "ab"}}
     wrong |= {"alt": alts, "crop": crops, "zoom": zooms, "columns": columns, "caption": {"number": 3}}
     yield Case("show_images", viz.show_images, right, wrong)
+    counted = {**right, "crop": (np.int64(0), 0, 4, 4)}
+    yield Case("show_images, NumPy's numbers", viz.show_images, counted, {})
+    yield Case("show_images, one by one", lambda: viz.show_images(iter([X]), titles=["x"], alt="x"), {}, {})
     right = {"before": X, "after": X, "labels": ("a", "b"), "alt": "two"}
     wrong = {"before": shown, "after": {"unfit": picture(1, 3, 5, 5), "None": None}, "alt": alts, "zoom": zooms}
     wrong |= {"labels": {"one": ("a",), "None": None, "numbers": (1, 2), "text": "ab"}}

@@ -1,4 +1,4 @@
-"""Damaged and foreign files: weights that `srbook.load` gets, and checkpoints that a training resumes from."""
+"""Damaged and foreign files: weights that `srbook.load` gets, codecs, and checkpoints that a training resumes from."""
 
 import json
 import pickle
@@ -18,6 +18,7 @@ from torch import Tensor
 
 import srbook
 from benchmarks.attack import Attempt, Verdict, refusal
+from srbook.codecs import VQGAN, read_codec
 from srbook.files import CHECKSUM, checksum, load_tensors, save_tensors
 from srbook.methods import Regression
 from srbook.training import Trainer, TrainingConfig
@@ -34,6 +35,8 @@ def attempts() -> Iterator[Attempt]:
         yield Attempt(f"checkpoint: {name}", lambda folder, spoil=spoil: _resume_spoiled(folder, spoil))
     for name, change in WEIGHTS.items():
         yield Attempt(f"weights: {name}", lambda folder, change=change: _load_changed(folder, change))
+    for name, change in CODECS.items():
+        yield Attempt(f"codec: {name}", lambda folder, change=change: _read_changed(folder, change))
     for name, change in CHECKPOINTS.items():
         yield Attempt(f"checkpoint: {name}", lambda folder, change=change: _resume_changed(folder, change))
     for seed in range(FLIPS):
@@ -68,6 +71,14 @@ def _good_files() -> tuple[bytes, dict[str, bytes]]:
         _trainer(Path(name), 3).fit()
         checkpoints = {path.name: path.read_bytes() for path in (Path(name) / "checkpoints").iterdir()}
         return (Path(name) / "weights.safetensors").read_bytes(), checkpoints
+
+
+@cache
+def _good_codec() -> bytes:
+    network = {"width": 4, "multipliers": [1, 2], "blocks": 1, "codes": 8, "attention": False, "groups": 2}
+    with tempfile.TemporaryDirectory() as name, torch.random.fork_rng():
+        codec = VQGAN(network=network, perceptual="none", adversary={"width": 4, "layers": 1})
+        return codec.save(Path(name) / "codec.safetensors").read_bytes()
 
 
 def _write_run(folder: Path, *, only_newest: bool) -> Path:
@@ -139,6 +150,16 @@ def _changed(path: Path, change: Change, key: str) -> None:
 
 def _load_changed(folder: Path, change: Change) -> Verdict:
     return _load_spoiled(folder, lambda path: _changed(path, change, "config"))
+
+
+def _read_changed(folder: Path, change: Change) -> Verdict:
+    """Both ways to read a codec refuse it; untouched it is read."""
+    path = folder / "codec.safetensors"
+    path.write_bytes(_good_codec())
+    read_codec(path)
+    _changed(path, change, "about")
+    verdict = _named(lambda: read_codec(path), path)
+    return verdict if verdict != "clear" else _named(lambda: srbook.load(path), path)
 
 
 def _resume_changed(folder: Path, change: Change) -> Verdict:
@@ -335,6 +356,40 @@ WEIGHTS: dict[str, Change] = {
     "not a number": _tensor("", _filled(float("nan"))),
     "infinite": _tensor("", _filled(float("-inf"))),
     "not a number, in half precision": _tensor("", lambda tensor: torch.full_like(tensor, float("nan")).half()),
+}
+
+CODECS: dict[str, Change] = {
+    "no metadata": lambda tensors, about: {},
+    "no format": _drop("format"),
+    "format of a method": _put("format", value="srbook-method-1"),
+    "format of the future": _put("format", value="srbook-codec-99"),
+    "nothing about it": _drop("about"),
+    "about is no JSON": _put("about", value="{codec"),
+    "about is a list": _put("about", value=[1]),
+    "about is null": _put("about", value=None),
+    "no kind": _drop("about", "codec"),
+    "kind is a number": _put("about", "codec", value=1),
+    "unknown kind": _put("about", "codec", value="magic"),
+    "a method's kind": _put("about", "codec", value="resshift"),
+    "no arguments": _drop("about", "arguments"),
+    "arguments are a list": _put("about", "arguments", value=[1]),
+    "unknown argument": _put("about", "arguments", "magic", value=1),
+    "no network": _drop("about", "arguments", "network"),
+    "network is a list": _put("about", "arguments", "network", value=[4]),
+    "network with an unknown argument": _put("about", "arguments", "network", "magic", value=1),
+    "width is negative": _put("about", "arguments", "network", "width", value=-4),
+    "codes are a word": _put("about", "arguments", "network", "codes", value="8"),
+    "more codes": _put("about", "arguments", "network", "codes", value=16),
+    "adversary is a word": _put("about", "arguments", "adversary", value="hinge"),
+    "no adversary": _put("about", "arguments", "adversary", value=None),
+    "patience is a fraction": _put("about", "arguments", "patience", value=0.5),
+    "something else about it": _put("about", "magic", value=1),
+    "a tensor is missing": _without("deviation"),
+    "all tensors are missing": _without(""),
+    "a tensor too many": _with("magic", torch.zeros(2)),
+    "other shapes": _tensor("network", lambda tensor: tensor[:1]),
+    "integers": _tensor("network", lambda tensor: tensor.to(torch.int32)),
+    "not a number": _tensor("deviation", _filled(float("nan"))),
 }
 
 CHECKPOINTS: dict[str, Change] = {

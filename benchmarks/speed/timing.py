@@ -4,14 +4,13 @@ import importlib
 import multiprocessing
 import signal
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-
-import torch
 
 WARMUP = 2
 
@@ -154,9 +153,11 @@ def _receive(connection: Connection) -> object:
 def _serve(connection: Connection, module: str, index: int) -> None:
     """Prepare a contender and run it whenever told, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
-    torch.set_num_threads(1)
     try:
-        entry = importlib.import_module(module).entry()
+        imported = importlib.import_module(module)
+        if "torch" in sys.modules:  # not every contender needs it, and it takes seconds to import
+            sys.modules["torch"].set_num_threads(1)
+        entry = imported.entry()
         contender, setting, count = entry.contenders[index], entry.setting, len(entry.contenders)
         del entry  # and with it what the other contenders hold
         with contender.within():

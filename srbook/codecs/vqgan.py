@@ -1,11 +1,11 @@
 """VQ-GAN: an autoencoder with a codebook, trained by pixels, features, and a discriminator if wanted."""
 
-import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss, pad
 
 from srbook.accel import accelerate
+from srbook.arguments import require_choice, require_integer, require_numbers
 from srbook.codecs.base import save_codec
-from srbook.images import clip, require_images
+from srbook.images import clip, require_floats, require_maps, require_own, require_same_shape
 from srbook.losses.adversarial import adaptive_weight, hinge_loss
 from srbook.metrics import lpips
 from srbook.networks.discriminator import PatchDiscriminator
 from srbook.networks.vqgan import VQAutoencoder, as_positions, straight_through
+from srbook.noting import noting
 from srbook.numbers import at_least_single
+from srbook.random import require_generator
 from srbook.samplers import SampleResult
 from srbook.turns import Turn
 
@@ -33,11 +36,14 @@ TINY = 1e-12
 class Adversary:
     """When and how much a discriminator takes part; the defaults are latent diffusion's.
 
+    A negative weight or number of steps is a ValueError.
+
     Attributes:
         weight: of what it tells the autoencoder, once the gradients are balanced.
         start: the step at which it begins to learn.
         warmup: how many steps later the autoencoder begins to listen.
-        width, layers: of `srbook.networks.discriminator.PatchDiscriminator`.
+        width: of `srbook.networks.discriminator.PatchDiscriminator`.
+        layers: likewise.
     """
 
     weight: float = 0.75
@@ -45,6 +51,11 @@ class Adversary:
     warmup: int = 0
     width: int = 64
     layers: int = 3
+
+    def __post_init__(self) -> None:
+        _require_weights(weight=self.weight)
+        for name in ("start", "warmup"):
+            require_integer(f"the adversary's {name}", getattr(self, name), 0)
 
 
 class VQGAN(nn.Module):
@@ -75,6 +86,7 @@ class VQGAN(nn.Module):
         adversary: what `Adversary` takes, or None for no discriminator.
 
     Attributes:
+        arguments: the constructor's arguments, defaults included, which rebuild the codec from its file.
         channels: of the latent.
         factor: image pixels per position and axis.
         perceptual_distance: a function of two images (N, 3, H, W) in [0, 1] to distances (N,). It may be replaced by
@@ -91,6 +103,7 @@ class VQGAN(nn.Module):
     scale: ClassVar[int] = 1
     samples: ClassVar[bool] = False
 
+    @noting
     def __init__(
         self,
         *,
@@ -102,32 +115,16 @@ class VQGAN(nn.Module):
         patience: int = 100,
         adversary: dict[str, Any] | None = None,
     ):
+        require_integer("patience", patience, 1)
+        _require_weights(perceptual_weight=perceptual_weight, beta=beta)
         super().__init__()
-        for name, value, choices in (("perceptual", perceptual, Perceptual), ("weighting", weighting, Weighting)):
-            if value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-        for name, value in (("perceptual_weight", perceptual_weight), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience must be a whole number of at least 1, got {patience!r}")
-        own = {
-            "network": network,
-            "perceptual": perceptual,
-            "perceptual_weight": perceptual_weight,
-            "beta": beta,
-            "weighting": weighting,
-            "patience": patience,
-            "adversary": adversary,
-        }
-        self.arguments: dict[str, Any] = json.loads(json.dumps(own))  # tuples become lists, as a file gives them
         self.stage = "main"
-        self.perceptual_weight, self.beta, self.weighting, self.patience = perceptual_weight, beta, weighting, patience
         self.perceptual_distance: Callable[[Tensor, Tensor], Tensor] | None = None
         if perceptual != "none":
             self.perceptual_distance = partial(_lpips, net=perceptual)
         self.network = VQAutoencoder(**network)
         self.channels, self.factor = self.network.channels, self.network.factor
+        self.adversary: Adversary | None = None
         self.discriminator: PatchDiscriminator | None = None
         if adversary is not None:
             self.adversary = Adversary(**adversary)
@@ -169,11 +166,12 @@ class VQGAN(nn.Module):
 
         Sides that the factor does not divide are a ValueError.
         """
-        return self.network.encode(2 * image - 1) / self.deviation
+        return self.network.encode(2 * require_floats(image, "image") - 1) / self.deviation
 
     def decode(self, x: Tensor) -> Tensor:
         """A latent to the image (N, 3, H, W), not clipped, by the nearest codes; gradients pass straight through."""
-        return (self.network.decode(self._quantize(x * self.deviation)) + 1) / 2
+        z = require_maps(x, self.channels, "x") * self.deviation
+        return (self.network.decode(self._quantize(z)) + 1) / 2
 
     def _quantize(self, z: Tensor) -> Tensor:
         with _exact(z):
@@ -192,7 +190,10 @@ class VQGAN(nn.Module):
 
         It shows what the codec costs, and is the best that a diffusion in its latent can reach.
         """
-        require_images(lr, "lr")
+        require_own(self, lr, "lr")
+        require_generator(generator)
+        if steps is not None:
+            require_integer("steps", steps, 1)
         if steps not in (None, 1):
             raise ValueError(f"{self.kind} reconstructs in one step, got steps={steps}; leave steps out")
         accelerate(self, lr.device)
@@ -209,7 +210,8 @@ class VQGAN(nn.Module):
         In training mode it also measures the deviation, replaces dead codes, and counts those that are used: "used" is
         the share that was within the last `patience` steps. `lr` plays no part.
         """
-        network, image = self.network, 2 * hr - 1
+        require_generator(generator)
+        network, image = self.network, 2 * require_own(self, hr, "hr") - 1
         z = at_least_single(network.encode(image))
         with _exact(z):
             nearest = network.codebook.nearest(z)
@@ -283,18 +285,31 @@ def _lpips(found: Tensor, wanted: Tensor, net: Literal["alex", "vgg", "squeeze"]
         raise FileNotFoundError(f"{error}; or train by pixels alone, with perceptual: none") from error
 
 
+def _require_weights(**values: float) -> None:
+    require_numbers(**values)
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number of at least 0, got {value}")
+
+
 def codebook_loss(z: Tensor, codes: Tensor, beta: float, weighting: Weighting = "corrected") -> Tensor:
     """What moves codes to the latents that they stand for, and latents to their codes.
 
     "corrected", VQ-VAE's (van den Oord et al., 2017): |sg(z) - codes|^2 + beta |z - sg(codes)|^2, the mean over all
     values, where sg stops the gradient. "published" has beta at the other term, as in the program of latent diffusion
-    (its `legacy`). Both have one value, (1 + beta) |z - codes|^2, and different gradients.
+    (`legacy` in ldm/modules/vqvae/quantize.py). Both have one value, (1 + beta) |z - codes|^2, and different gradients.
 
     Args:
         z: the latent.
         codes: the nearest codes, shaped like z.
         beta: of 0.25, the slower of the two moves at a quarter of the speed.
+
+    Raises:
+        ValueError, TypeError: an argument out of range, or another shape.
     """
+    require_same_shape(z, codes, ("z", "codes"))
+    require_choice("weighting", weighting, Weighting)
+    _require_weights(beta=beta)
     moves_codes, moves_z = mse_loss(z.detach(), codes), mse_loss(z, codes.detach())
     if weighting == "published":
         return moves_z + beta * moves_codes

@@ -1,4 +1,11 @@
-"""The autoencoder of latent diffusion, which ResShift, SinSR, and DeltaDiff took over."""
+"""The autoencoder of latent diffusion, which ResShift, SinSR, and DeltaDiff took over.
+
+    codec = srbook.build("vqgan-f4", adversary=None)
+    codec.network.load_state_dict(from_released("vqgan", state))
+    codec.save("vqgan-f4.safetensors")
+
+Its deviation stays 1, as these programs have it (their `scale_factor`).
+"""
 
 from collections.abc import Mapping
 

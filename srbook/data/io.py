@@ -133,6 +133,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = None) -> Picture:
         path: as for `read_image`.
         max_pixels: a picture of more is refused; None takes Pillow's limit, 179 megapixels.
     """
+    require_instance("path", path, str | PathLike)
     decoded = decode(Path(path), max_pixels=max_pixels)
     pixels, alpha = decoded.pixels, decoded.alpha
     if alpha is not None and alpha.min() > _OPAQUE * np.iinfo(alpha.dtype).max:

@@ -4,6 +4,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ class PairedPatches:
             IndexError: `index` is negative.
             ValueError: a file cannot be read; names it.
         """
+        require_instance("index", index, Integral)
         if index < 0:
             raise IndexError(f"batches are numbered from 0, got {index}")
         random = np.random.default_rng((self.seed, index))

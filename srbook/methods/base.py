@@ -2,29 +2,26 @@
 
 import json
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
-from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_origin, get_type_hints
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from srbook.accel import accelerate
-from srbook.arguments import require_choice, require_integer
+from srbook.arguments import require_integer
 from srbook.files import save_tensors
 from srbook.frozen import Frozen
-from srbook.images import clip, require_images
+from srbook.images import clip, require_own
+from srbook.noting import noting
 from srbook.random import require_generator
 from srbook.samplers import SampleResult
 from srbook.turns import Turn
 
 FORMAT = "srbook-method-1"
 COMPILED = "_orig_mod."  # torch.compile puts this before the names of what it wraps
-STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,33 @@ class Stage:
     loss: str
     upscale: str
     samples: bool = False
+
+
+@runtime_checkable
+class Upscaler(Protocol):
+    """What is asked of that which enlarges pictures: a method, or a codec, which gives its reconstruction.
+
+    Attributes:
+        kind: its name in files.
+        stage: the present stage of training.
+        scale: the magnification, 1 for a codec.
+        samples: whether `upscale` takes a number of steps.
+    """
+
+    kind: str
+    stage: str
+    scale: int
+    samples: bool
+
+    def upscale(
+        self,
+        lr: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+    ) -> SampleResult:
+        """As `Method.upscale`."""
 
 
 class Method(nn.Module, ABC):
@@ -73,7 +97,7 @@ class Method(nn.Module, ABC):
     def __init_subclass__(cls, **keywords: Any):
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = _noting(cls.__init__)
+            cls.__init__ = noting(cls.__init__)
 
     def __init__(self, scale: int):
         super().__init__()
@@ -136,7 +160,7 @@ class Method(nn.Module, ABC):
         Raises:
             ValueError, TypeError: `lr` breaks the image convention, or `steps` is not possible for this method.
         """
-        self.require_own(lr, "lr")
+        require_own(self, lr, "lr")
         require_generator(generator)
         if steps is not None:
             require_integer("steps", steps, 1)
@@ -184,70 +208,16 @@ class Method(nn.Module, ABC):
                 tensors |= {f"frozen/{name}/{key}": tensor for key, tensor in weights.items()}
         return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})
 
-    def require_own(self, image: Tensor, name: str) -> None:
-        """Check that an image keeps the convention, and has the type and device of the weights.
-
-        Otherwise raise a ValueError or TypeError.
-        """
-        require_images(image, name)
-        weight = next(self.parameters(), image)
-        if image.dtype != weight.dtype:
-            raise TypeError(
-                f"{name} must be {weight.dtype} as the weights are, got {image.dtype}; {name}.to() converts"
-            )
-        if image.device != weight.device:
-            raise ValueError(
-                f"{name} is on {image.device} and the method on {weight.device}; bring both together by .to()"
-            )
-
     def require_pair(self, hr: Tensor, lr: Tensor) -> None:
         """Check that both images keep the convention and differ by the scale; otherwise a ValueError or TypeError."""
-        self.require_own(hr, "hr")
-        self.require_own(lr, "lr")
+        require_own(self, hr, "hr")
+        require_own(self, lr, "lr")
         expected = (lr.shape[0], 3, lr.shape[2] * self.scale, lr.shape[3] * self.scale)
         if tuple(hr.shape) != expected:
             raise ValueError(
                 f"hr must be {self.scale} times the size of lr: lr is {tuple(lr.shape)}, "
                 f"so hr must be {expected}, got {tuple(hr.shape)}"
             )
-
-
-def _noting(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that makes its arguments attributes, and checks their types, before it begins.
-
-    The constructor that is called first also notes them in `arguments`, as a checkpoint gives them back.
-    """
-    names = signature(init)
-    hints = {name: hint for name, hint in get_type_hints(init).items() if name != "return"}
-    allowed = {name: TypeAdapter(hint, config=STRICT) for name, hint in hints.items()}
-
-    @wraps(init)
-    def noted(method: Method, *given: Any, **named: Any) -> None:
-        bound = names.bind(method, *given, **named)
-        bound.apply_defaults()
-        values = dict(list(bound.arguments.items())[1:])
-        for name, value in values.items():
-            if get_origin(hints.get(name)) is Literal:
-                require_choice(name, value, hints[name])
-            elif name in hints:
-                _require_allowed(name, value, allowed[name])
-            if callable(getattr(type(method), name, None)):
-                raise TypeError(f"the argument {name!r} of {type(method).__name__} hides its function of that name")
-        if "arguments" not in vars(method):
-            method.arguments = json.loads(json.dumps(values))  # tuples become lists
-        vars(method).update(values)
-        init(method, *given, **named)
-
-    return noted
-
-
-def _require_allowed(name: str, value: Any, allowed: TypeAdapter) -> None:
-    try:
-        allowed.validate_python(value)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        what = problem["msg"].removeprefix("Input should be ")
-        raise ValueError(f"{name} must be {what}, got {problem['input']!r}") from None
 
 
 def _name_as_built(method: Method, tensors: dict[str, Tensor], prefix: str, _metadata: Any) -> None:

@@ -32,6 +32,7 @@ class DeltaDiff(ResShift):
       prediction: `step` "prediction". The network then meets predictions where training showed it points of the path.
     * `_scale_input` divides x_t by sqrt(1 + 4 eta_t), as if it had noise. That is a fixed factor at each time, and left
       out here.
+    * It does not clip a prediction (`p_mean_variance`), as ResShift's program does on pixels, and as is done here.
     * It works on plain pixels beside the bicubic image, in a network of 64 channels with one window attention
       (configs/bicx4delta_swinunet_lpips.yaml), and trains by squared error and LPIPS: the preset `deltadiff-released`.
       The texts have a latent and more than 100 million weights.

@@ -14,7 +14,7 @@ from srbook.methods.base import Stage
 from srbook.methods.diffusion import DIFFUSION, Condition, Diffusion
 from srbook.networks import AttentionPredictor, UNet
 from srbook.objectives import Distance
-from srbook.paths import DiscreteVP
+from srbook.paths import DiscreteVP, Time
 from srbook.samplers import Variance
 from srbook.schedules import linear_betas
 
@@ -149,5 +149,5 @@ class ESRDF(Diffusion):
 class _UnitStart(DiscreteVP):
     """A path whose sampling starts from noise of strength 1 instead of s_T, as the released program's does."""
 
-    def start(self, anchor: Tensor, noise: Tensor) -> Tensor:
+    def start(self, anchor: Tensor, noise: Tensor, t: Time | None = None) -> Tensor:
         return anchor + self.sigma * noise

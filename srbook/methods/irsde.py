@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from srbook.arguments import require_choice
 from srbook.degradations import bicubic_upsample
 from srbook.methods.diffusion import Condition, Diffusion
 from srbook.networks import LinearUNet, NAFNet
@@ -25,8 +26,9 @@ class IRSDE(Diffusion):
     Training compares images instead of noise: the step that the predicted noise makes of x_t, and the most likely
     x_{t-1} given the truth. With the true noise the two still differ, by the error of the Euler step.
 
-    Sampling draws from the posterior, the program's `reverse_posterior`. `srbook.samplers.reverse_sde` takes the Euler
-    steps with which the program tests its super-resolution.
+    Sampling draws from the posterior, `reverse_posterior` of the program (github.com/Algolzw/image-restoration-sde,
+    commit 2598d73, codes/utils/sde_utils.py). `srbook.samplers.reverse_sde` takes the Euler steps with which it tests
+    its super-resolution.
 
     Args:
         schedule: arguments of `srbook.schedules.mean_reverting_thetas`.
@@ -50,8 +52,7 @@ class IRSDE(Diffusion):
         sampling_steps: int | None = None,
     ):
         own = dict(network)
-        if (kind := own.pop("kind", None)) not in NETWORKS:
-            raise ValueError(f"the kind of the network must be one of {', '.join(NETWORKS)}, got {kind!r}")
+        require_choice("the kind of the network", kind := own.pop("kind", None), NETWORKS)
         unet = NETWORKS[kind](**own)
         super().__init__(scale, path=MeanReverting(mean_reverting_thetas(**schedule), sigma), multiple=unet.multiple)
         self.network = unet

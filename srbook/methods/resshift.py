@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from srbook.codecs import CODECS, read_codec
+from srbook.arguments import require_integer
+from srbook.codecs import read_codec
+from srbook.codecs.base import build_codec
 from srbook.degradations import bicubic_upsample
 from srbook.frozen import Frozen
 from srbook.methods.diffusion import Condition, Diffusion
@@ -32,8 +34,9 @@ class ResShift(Diffusion):
 
     Without a codec the same program works on pixels, unshuffled to the size of a latent.
 
-    The released program upscales by torch's bicubic before it encodes; here it is MATLAB's. It drops a perceptual term
-    that is not a number, an accident of its float16 that float32 does not have.
+    The released program (github.com/zsyOAOA/ResShift, commit 3ce1d81, models/gaussian_diffusion.py) upscales by torch's
+    bicubic before it encodes; here it is MATLAB's. It drops a perceptual term that is not a number, an accident of its
+    float16 that float32 does not have.
 
     Args:
         schedule: arguments of `srbook.schedules.resshift_sqrt_etas` but kappa.
@@ -93,8 +96,11 @@ class ResShift(Diffusion):
         return self.network(x_t / broadcast(self.spread(t), x_t), t - 1, condition.context)
 
     def spread(self, t: Tensor) -> Tensor:
-        """What the network's x_t is divided by: the deviation of x_t if that of a latent is 1, or the reach of noisy
-        pixels, three deviations beyond [-1, 1]. Implements :eq:`eq-resshift-input`."""
+        """What the network's x_t is divided by: the deviation of x_t if that of a latent is 1, or the reach of pixels.
+
+        With sigma_t = kappa sqrt(eta_t), it is sqrt(1 + sigma_t^2), or 1 + 3 sigma_t for pixels, three deviations
+        beyond [-1, 1] (`_scale_input` of the program). Implements :eq:`eq-resshift-input`.
+        """
         noise = self.path.sigma * self.path.level(t)
         return 1 + 3 * noise if self.codec is None else (1 + noise.square()).sqrt()
 
@@ -130,11 +136,13 @@ def frozen_codec(codec: str | dict[str, Any]) -> Frozen:
     """The codec of a file or name, or of a description. Only with a description it may be missing, see `Frozen`."""
     if isinstance(codec, str):
         return Frozen(read_codec(codec))
+    if codec.keys() != {"file", "kind", "arguments"}:
+        raise ValueError(f"a codec is a file, or described by its file, kind, and arguments, got {codec!r}")
     try:
         return Frozen(read_codec(codec["file"]))
     except FileNotFoundError:
         with torch.device("meta"):
-            return Frozen(CODECS[codec["kind"]](**codec["arguments"]))
+            return Frozen(build_codec(codec["kind"], codec["arguments"]))
 
 
 def described(frozen: Frozen, file: str) -> dict[str, Any]:
@@ -144,6 +152,7 @@ def described(frozen: Frozen, file: str) -> dict[str, Any]:
 
 def _beside(space: Space, scale: int) -> tuple[int, int]:
     """Channels of what the network sees beside x, and how often they are halved to reach the size of x."""
+    require_integer("scale", scale, 2)
     if space.factor < scale:
         return space.channels, 0  # the bicubic image
     halvings = math.log2(space.factor / scale)

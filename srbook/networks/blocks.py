@@ -1,8 +1,12 @@
 """The parts of the U-Net: a residual block that is told the time, attention over all pixels, and doubling."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+
+from srbook.arguments import require_counts, require_lists_of_counts, require_numbers
 
 
 class SelfAttention(nn.Module):
@@ -87,6 +91,29 @@ class Doubling(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, 2H, 2W)."""
         return super().forward(interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def level_widths(
+    width: int, multipliers: Sequence[int], attention: Sequence[int], groups: int, dropout: float
+) -> list[int]:
+    """Channels of each level of a U-Net; a ValueError or TypeError if these arguments make none.
+
+    They are the network's own, see `srbook.networks.UNet`.
+    """
+    require_counts(width=width, groups=groups)
+    require_lists_of_counts(multipliers=multipliers)
+    require_numbers(dropout=dropout)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a share from 0 to below 1, got {dropout}")
+    levels = len(multipliers)
+    if levels == 0:
+        raise ValueError("a U-Net needs at least one level, got no multipliers")
+    if not isinstance(attention, list | tuple) or not set(attention) <= set(range(levels)):
+        raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {attention!r}")
+    widths = [width * multiplier for multiplier in multipliers]
+    if any(channels % groups for channels in (width, *widths)):
+        raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
+    return widths
 
 
 @torch.no_grad()

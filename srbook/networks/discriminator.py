@@ -4,6 +4,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from srbook.arguments import require_counts
+from srbook.images import require_maps
+
 
 class PatchDiscriminator(nn.Module):
     """The PatchGAN of pix2pix (Isola et al., 2017), as VQ-GAN and latent diffusion use it.
@@ -19,6 +22,8 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64, layers: int = 3):
         super().__init__()
+        require_counts(width=width, layers=layers)
+        self.least = 3 * 2**layers
         widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
         parts: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for layer, (inputs, outputs) in enumerate(pairwise(widths), start=1):
@@ -35,5 +40,10 @@ class PatchDiscriminator(nn.Module):
                 nn.init.trunc_normal_(part.weight, mean, 0.02)  # cut off at 50 deviations and more
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to scores (N, 1, h, w), high where the image looks real."""
+        """(N, 3, H, W) in [-1, 1] to scores (N, 1, h, w), high where the image looks real.
+
+        Sides below 3 times 2^layers, kept in `least`, have no score, and are a ValueError.
+        """
+        if min(require_maps(image, 3, "image").shape[-2:]) < self.least:
+            raise ValueError(f"height and width must be at least {self.least}, got {tuple(image.shape[-2:])}")
         return self.body(image)

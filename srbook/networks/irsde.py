@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from srbook.arguments import require_counts, require_lists_of_counts
+from srbook.images import require_maps
 from srbook.networks.time import TimeEmbedding, require_times
 
 
@@ -83,13 +85,12 @@ class LinearUNet(nn.Module):
     Args:
         inputs, outputs: channels of the input and of the output.
         width: channels at full resolution, and length of the sinusoidal embedding of the time.
-        depth: number of levels, at least 1, or a ValueError.
+        depth: number of levels.
     """
 
     def __init__(self, inputs: int = 6, outputs: int = 3, width: int = 64, depth: int = 4):
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"a U-Net needs at least one level, got depth={depth}")
+        require_counts(inputs=inputs, outputs=outputs, width=width, depth=depth)
         self.multiple = 2 ** (depth - 1)
         clock = 4 * width
         self.time = TimeEmbedding(width, nn.GELU(), inclusive=True, outputs=clock)
@@ -126,7 +127,7 @@ class LinearUNet(nn.Module):
         H and W are multiples of 2^(depth - 1), kept in `multiple`, and `time` (N,) holds the step of each image;
         otherwise a ValueError.
         """
-        _require_input(x, time, self.multiple)
+        _require_input(self, x, time)
         time = self.time(time)
         stem = x = self.stem(x)
         shortcuts = []
@@ -208,6 +209,8 @@ class NAFNet(nn.Module):
         up: Sequence[int] = (1, 1, 1, 1),
     ):
         super().__init__()
+        require_counts(inputs=inputs, outputs=outputs, width=width, middle=middle)
+        require_lists_of_counts(down=down, up=up)
         if len(down) != len(up) or len(down) == 0:
             raise ValueError(f"down and up must have equally many levels, at least one, got {len(down)} and {len(up)}")
         clock = 4 * width
@@ -231,7 +234,7 @@ class NAFNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """As `LinearUNet`; H and W are multiples of 2^levels, kept in `multiple`."""
-        _require_input(x, time, self.multiple)
+        _require_input(self, x, time)
         time = self.time(time)
         x = self.stem(x)
         shortcuts = []
@@ -249,7 +252,9 @@ class NAFNet(nn.Module):
         return self.tail(x)
 
 
-def _require_input(x: Tensor, time: Tensor, multiple: int) -> None:
+def _require_input(network: LinearUNet | NAFNet, x: Tensor, time: Tensor) -> None:
+    require_maps(x, network.stem.in_channels, "x")
+    multiple = network.multiple
     if any(size % multiple for size in x.shape[-2:]):
         raise ValueError(f"height and width must be multiples of {multiple}, got {tuple(x.shape[-2:])}")
     require_times(time, x)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from srbook.arguments import require_counts, require_integer
+
 
 def cut(x: Tensor, side: int) -> Tensor:
     """(N, C, H, W) into its windows of side x side pixels, row by row: (N windows, side^2, C)."""
@@ -25,7 +27,8 @@ def window_regions(height: int, width: int, side: int, shift: int, as_released: 
     together.
 
     The released program of ResShift means the same, but indexes its map of regions by the wrong axes and transposes
-    each window. So only the windows of the last row are divided, and into left and right instead of top and bottom.
+    each window (github.com/zsyOAOA/ResShift, commit 3ce1d81, models/swin_transformer.py, line 214). So only the windows
+    of the last row are divided, and into left and right instead of top and bottom.
 
     Args:
         height, width: of the image, before it is padded.
@@ -65,11 +68,14 @@ def relative_offsets(side: int) -> Tensor:
 class WindowAttention(nn.Module):
     """Every pixel takes a weighted mean of its window. The logits have a learned bias for each way between two pixels.
 
-    `heads` divides `channels`; `side` is that of the windows.
+    `heads` divides `channels`, or it is a ValueError; `side` is that of the windows.
     """
 
     def __init__(self, channels: int, heads: int, side: int):
         super().__init__()
+        require_counts(channels=channels, heads=heads, side=side)
+        if channels % heads:
+            raise ValueError(f"heads must divide the {channels} channels of the attention, got {heads}")
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -103,12 +109,19 @@ class SwinBlock(nn.Module):
         ratio: hidden channels of the convolutions, as a multiple of `channels`.
         groups: of the normalizations; they divide `channels`.
         as_released: see `window_regions`.
+
+    Raises:
+        ValueError: an argument out of range, or heads or groups that do not divide the channels.
     """
 
     def __init__(
         self, channels: int, heads: int, side: int, shift: int, ratio: int, groups: int, as_released: bool = False
     ):
         super().__init__()
+        require_counts(channels=channels, side=side, ratio=ratio, groups=groups)
+        require_integer("shift", shift, 0, side - 1)
+        if channels % groups:
+            raise ValueError(f"channels must be a multiple of groups={groups}, got {channels}")
         self.side, self.shift, self.as_released = side, shift, as_released
         self.norm1 = nn.GroupNorm(groups, channels)
         self.attention = WindowAttention(channels, heads, side)
@@ -160,6 +173,7 @@ class SwinLayer(nn.Module):
         as_released: bool = False,
     ):
         super().__init__()
+        require_counts(channels=channels, embedding=embedding, window=window, size=size, depth=depth)
         side = min(window, size)
         shift = side // 2 if size > window else 0
         self.enter = nn.Conv2d(channels, embedding, 1)

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from srbook.networks.blocks import Doubling
+from srbook.arguments import require_counts, require_integer
+from srbook.images import require_maps
+from srbook.networks.blocks import Doubling, level_widths
 from srbook.networks.swin import SwinLayer
 from srbook.networks.time import TimeEmbedding, require_times
+from srbook.networks.unet import Levels
 
 
 class ModulatedBlock(nn.Module):
@@ -51,7 +54,7 @@ class ModulatedBlock(nn.Module):
         return self.attention(y + self.skip(x))
 
 
-class SwinUNet(nn.Module):
+class SwinUNet(Levels):
     """The U-Net of ResShift, which its journal version, SinSR, and HF-Diff share.
 
     The defaults are the network for x4 in the latent of a codec of factor 4: 118,593,583 parameters. x has the size of
@@ -103,16 +106,10 @@ class SwinUNet(nn.Module):
         as_released: bool = False,
     ):
         super().__init__()
-        levels = len(multipliers)
-        widths = [width * multiplier for multiplier in multipliers]
-        if levels == 0 or blocks < 1:
-            raise ValueError(f"a U-Net needs at least one level and one block, got {levels} levels, {blocks} blocks")
-        if not set(attention) <= set(range(levels)):
-            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {tuple(attention)}")
-        if any(each % groups for each in (width, *widths, embedding)):
-            raise ValueError(f"channels must be multiples of groups={groups}, got {(width, *widths)} and {embedding}")
-        if embedding % heads:
-            raise ValueError(f"heads must divide the embedding of {embedding} channels, got {heads}")
+        require_counts(channels=channels, condition=condition, blocks=blocks, size=size)
+        require_integer("halvings", halvings, 0)
+        widths = level_widths(width, multipliers, attention, groups, dropout)
+        levels = len(widths)
         self.multiple = 2 ** (levels - 1)
         if size % self.multiple:
             raise ValueError(f"size must be a multiple of {self.multiple}, for {levels} levels, got {size}")
@@ -124,7 +121,7 @@ class SwinUNet(nn.Module):
 
         self.time = TimeEmbedding(width, nn.SiLU(), outputs=4 * width, cosines_first=True)
         self.condition, seen = _halvings(condition, halvings)
-        self.halvings = halvings
+        self.halvings, self.conditioned = halvings, condition
         self.stem = nn.Conv2d(channels + seen, width, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         shortcuts = [width]
@@ -163,34 +160,17 @@ class SwinUNet(nn.Module):
             ValueError: sizes that cannot be halved often enough or do not belong together, or a `time` of another
                 shape.
         """
-        height, width = x.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"height and width must be multiples of {self.multiple}, got {(height, width)}")
+        height, width = require_maps(x, self.tail.out_channels, "x").shape[-2:]
+        self.require_sides(x)
         larger = 2**self.halvings
-        if condition.shape[-2:] != (larger * height, larger * width):
+        require_maps(condition, self.conditioned, "condition")
+        if (len(condition), *condition.shape[-2:]) != (len(x), larger * height, larger * width):
             raise ValueError(
-                f"a condition of {tuple(condition.shape[-2:])} does not fit x of {(height, width)}: "
-                f"it must be {larger} times as large"
+                f"a condition of {tuple(condition.shape)} does not fit x of {tuple(x.shape)}: "
+                f"it must have as many images, {larger} times as large"
             )
         require_times(time, x)
-        time = self.time(time)
-        x = self.stem(torch.cat([x, self.condition(condition)], dim=1))
-        shortcuts = [x]
-        for level, stage in enumerate(self.down):
-            if level > 0:
-                x = self.shrink[level - 1](x)
-                shortcuts.append(x)
-            for block in stage:
-                x = block(x, time)
-                shortcuts.append(x)
-        for block in self.middle:
-            x = block(x, time)
-        for number, stage in enumerate(self.up):
-            if number > 0:
-                x = self.grow[number - 1](x)
-            for block in stage:
-                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(silu(self.norm(x)))
+        return self.walk(torch.cat([x, self.condition(condition)], dim=1), self.time(time))
 
 
 def _halvings(channels: int, count: int) -> tuple[nn.Sequential, int]:

@@ -26,9 +26,7 @@ def sinusoidal_embedding(
         ValueError: `channels` is odd or below 4, or `time` is not one-dimensional.
     """
     require_instance("time", time, Tensor)
-    require_integer("channels", channels, 1)
-    if channels < 4 or channels % 2:
-        raise ValueError(f"channels must be even and at least 4, for pairs of sine and cosine, got {channels}")
+    _require_pairs(channels)
     if time.ndim != 1:
         raise ValueError(f"time must have shape (N,), one number per image, got {tuple(time.shape)}")
     count = channels // 2
@@ -59,6 +57,7 @@ class TimeEmbedding(nn.Module):
         hidden: int | None = None,
     ):
         super().__init__()
+        _require_pairs(channels)
         self.channels, self.inclusive, self.cosines_first = channels, inclusive, cosines_first
         last = nn.Linear(4 * channels, channels if outputs is None else outputs)
         first = nn.Linear(channels, 4 * channels if hidden is None else hidden)
@@ -70,6 +69,12 @@ class TimeEmbedding(nn.Module):
         angles = time.to(at_least_single(like))  # half precision would round step 700 to 704
         order = {"inclusive": self.inclusive, "cosines_first": self.cosines_first}
         return self.layers(sinusoidal_embedding(angles, self.channels, **order).to(like))
+
+
+def _require_pairs(channels: int) -> None:
+    require_integer("channels", channels, 1)
+    if channels < 4 or channels % 2:
+        raise ValueError(f"channels must be even and at least 4, for pairs of sine and cosine, got {channels}")
 
 
 def require_times(time: Tensor, x: Tensor) -> None:

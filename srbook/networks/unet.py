@@ -6,13 +6,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from srbook.arguments import require_counts, require_lists_of_counts, require_numbers
+from srbook.arguments import require_counts
 from srbook.images import require_maps
-from srbook.networks.blocks import Doubling, ResidualBlock, orthogonal_
+from srbook.networks.blocks import Doubling, ResidualBlock, level_widths, orthogonal_
 from srbook.networks.time import TimeEmbedding, require_times
 
 
-class UNet(nn.Module):
+class Levels(nn.Module):
+    """The way down and up again: a stem, levels of blocks with halvings and doublings between them, and a last layer.
+
+    A subclass makes the parts: `stem`, `down`, `shrink`, `middle`, `up`, `grow`, `norm`, and `tail`. Both sides of x
+    are multiples of its `multiple`.
+    """
+
+    def require_sides(self, x: Tensor) -> None:
+        """Check that both sides of `x` can be halved often enough; otherwise raise a ValueError."""
+        if any(size % self.multiple for size in x.shape[-2:]):
+            raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
+
+    def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """Everything after the time embedding `time` (N, ...), from x (N, inputs, H, W) to (N, outputs, H, W).
+
+        `guide` replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
+        """
+        x = self.stem(x)
+        shortcuts = [x]
+        for level, blocks in enumerate(self.down):
+            if level > 0:
+                x = self.shrink[level - 1](x)
+                shortcuts.append(guide(level - 1, x) if guide else x)
+            for block in blocks:
+                x = block(x, time)
+                shortcuts.append(x)
+        for block in self.middle:
+            x = block(x, time)
+        for stage, blocks in enumerate(self.up):
+            if stage > 0:
+                x = self.grow[stage - 1](x)
+            for block in blocks:
+                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
+        return self.tail(silu(self.norm(x)))
+
+
+class UNet(Levels):
     """The U-Net of DDPM (Ho et al., 2020), in the form of the community's SR3 program.
 
     The defaults are SR3's 16 to 128 network: 97,807,491 parameters. With `time_activation` and `multipliers` (1, 1, 2,
@@ -50,24 +86,13 @@ class UNet(nn.Module):
         time_activation: bool = False,
     ):
         super().__init__()
-        require_counts(inputs=inputs, outputs=outputs, width=width, blocks=blocks, groups=groups)
-        require_lists_of_counts(multipliers=multipliers)
-        require_numbers(dropout=dropout)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be a share from 0 to below 1, got {dropout}")
-        levels = len(multipliers)
-        if levels == 0:
-            raise ValueError("a U-Net needs at least one level, got no multipliers")
-        if not isinstance(attention, list | tuple) or not set(attention) <= set(range(levels)):
-            raise ValueError(f"attention must name levels from 0 to {levels - 1}, got {attention!r}")
-        widths = [width * multiplier for multiplier in multipliers]
-        if any(channels % groups for channels in (width, *widths)):
-            raise ValueError(f"every level's channels must be a multiple of groups={groups}, got {(width, *widths)}")
+        require_counts(inputs=inputs, outputs=outputs, blocks=blocks)
+        widths = level_widths(width, multipliers, attention, groups, dropout)
 
         def block(inputs: int, outputs: int, attend: bool) -> ResidualBlock:
             return ResidualBlock(inputs, outputs, width, groups, dropout, time_activation, attend)
 
-        self.multiple = 2 ** (levels - 1)
+        self.multiple = 2 ** (len(widths) - 1)
         self.time = TimeEmbedding(width, nn.SiLU())
         self.stem = nn.Conv2d(inputs, width, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
@@ -111,31 +136,3 @@ class UNet(nn.Module):
         self.require_sides(x)
         require_times(time, x)
         return self.walk(x, self.time(time))
-
-    def require_sides(self, x: Tensor) -> None:
-        """Check that both sides of `x` can be halved often enough; otherwise raise a ValueError."""
-        if any(size % self.multiple for size in x.shape[-2:]):
-            raise ValueError(f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[-2:])}")
-
-    def walk(self, x: Tensor, time: Tensor, guide: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
-        """Everything after the time embedding `time` (N, width), from x (N, inputs, H, W) to (N, outputs, H, W).
-
-        `guide` replaces the shortcut that halving number 0, 1, ... leaves; the way down goes on without it.
-        """
-        x = self.stem(x)
-        shortcuts = [x]
-        for level, blocks in enumerate(self.down):
-            if level > 0:
-                x = self.shrink[level - 1](x)
-                shortcuts.append(guide(level - 1, x) if guide else x)
-            for block in blocks:
-                x = block(x, time)
-                shortcuts.append(x)
-        for block in self.middle:
-            x = block(x, time)
-        for stage, blocks in enumerate(self.up):
-            if stage > 0:
-                x = self.grow[stage - 1](x)
-            for block in blocks:
-                x = block(torch.cat([x, shortcuts.pop()], dim=1), time)
-        return self.tail(silu(self.norm(x)))

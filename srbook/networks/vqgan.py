@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, embedding, interpolate, pad, scaled_dot_product_attention, silu
 
+from srbook.arguments import require_counts, require_integer, require_lists_of_counts
+from srbook.images import require_maps
 from srbook.networks.blocks import Doubling, as_image, as_sequence
 
 EPSILON = 1e-6  # of the group normalizations
-ROWS = 4096  # positions that are compared with all codes at once, so that memory does not grow with the image
+ROWS = 128  # positions that are compared with all codes at once: these distances stay in the cache of a processor
 
 
 class VQAutoencoder(nn.Module):
@@ -22,7 +24,8 @@ class VQAutoencoder(nn.Module):
     Args:
         width: channels at full resolution.
         multipliers: channels of each level as multiples of `width`; each level but the first halves the resolution.
-        blocks: residual blocks per level of the encoder, one number or one per level; the decoder has one more.
+        blocks: residual blocks per level of the encoder, one number or one per level, each at least 0; the decoder has
+            one more.
         channels: of the latent.
         codes: how many vectors the codebook has.
         attention: self-attention over all positions in the middle of both halves.
@@ -35,8 +38,8 @@ class VQAutoencoder(nn.Module):
         factor: image pixels per position of the latent and axis.
 
     Raises:
-        ValueError: no level, another number of blocks than levels, or widths that the groups do not divide, or an
-            anchored latent of another number of channels than 3.
+        ValueError: an argument out of range, no level, another number of blocks than levels, widths that the groups do
+            not divide, or an anchored latent of another number of channels than 3.
     """
 
     def __init__(
@@ -51,8 +54,14 @@ class VQAutoencoder(nn.Module):
         groups: int | None = 32,
     ):
         super().__init__()
+        require_counts(width=width, channels=channels)
+        require_lists_of_counts(multipliers=multipliers)
         widths = [width * multiplier for multiplier in multipliers]
-        depths = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
+        depths = blocks if isinstance(blocks, list | tuple) else [blocks] * len(widths)
+        for depth in depths:
+            require_integer("each of blocks", depth, 0)
+        if groups is not None:
+            require_counts(groups=groups)
         if not widths or len(depths) != len(widths):
             raise ValueError(f"each level needs its blocks, got {len(widths)} levels and blocks for {len(depths)}")
         if groups is not None and any(each % groups for each in (width, *widths)):
@@ -78,6 +87,7 @@ class VQAutoencoder(nn.Module):
 
         Sides that the factor does not divide are a ValueError.
         """
+        require_maps(image, 3, "image")
         if any(side % self.factor for side in image.shape[-2:]):
             raise ValueError(f"sides must be multiples of {self.factor}, got {tuple(image.shape[-2:])}")
         z = self.before(self.encoder(image))
@@ -92,7 +102,7 @@ class VQAutoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """A latent, quantized or not, to the image in [-1, 1], not clipped."""
-        image = self.decoder(self.after(z))
+        image = self.decoder(self.after(require_maps(z, self.channels, "z")))
         return image + interpolate(z, scale_factor=self.factor, mode="bilinear") if self.anchored else image
 
     def forward(self, image: Tensor) -> Tensor:
@@ -110,6 +120,7 @@ class Codebook(nn.Module):
 
     def __init__(self, codes: int, channels: int):
         super().__init__()
+        require_counts(codes=codes, channels=channels)
         self.weight = nn.Parameter(torch.empty(codes, channels).uniform_(-1 / codes, 1 / codes))
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from srbook.arguments import shown
 from srbook.training.loop import ENDINGS
 
 Batch = tuple[Tensor, Tensor]
@@ -28,6 +29,7 @@ def feed(batches: Batches, indices: range, *, workers: int, pin_memory: bool) ->
 
     Raises:
         Exception: what a batch raises, wherever it was prepared.
+        TypeError, ValueError: a batch is no pair of tensors, or there is none.
         ChildProcessError: a process that prepares batches has died.
     """
     loader = DataLoader(
@@ -41,18 +43,20 @@ def feed(batches: Batches, indices: range, *, workers: int, pin_memory: bool) ->
     )
     loaded = iter(loader)
     try:
-        while True:
+        for index in indices:
             try:
                 batch = next(loaded)
-            except StopIteration:
-                return
+            except IndexError as error:
+                batch = error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if not workers:
                     raise
                 raise worker_died(error) from error
+            if isinstance(batch, IndexError):
+                raise ValueError(f"there is no batch {index} ({batch}), and the run goes to {indices[-1]}") from batch
             if isinstance(batch, Exception):
                 raise batch
-            yield batch
+            yield _pair(batch, index)
     finally:
         del loaded  # ends its processes; the traceback of an error would keep them
 
@@ -68,6 +72,13 @@ def worker_died(error: Exception) -> ChildProcessError:
         f"a process that prepares batches has died ({' '.join(str(error).split())}); if memory is short, fewer workers "
         "help (--workers 0)"
     )
+
+
+def _pair(batch: Any, index: int) -> Batch:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not pair or not all(isinstance(image, Tensor) for image in batch):
+        raise TypeError(f"batch {index} must be a pair of tensors (hr, lr), got {shown(batch)}")
+    return batch[0], batch[1]
 
 
 class _Caught(Dataset):

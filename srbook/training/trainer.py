@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srbook.accel import accelerate, choose_precision
-from srbook.arguments import require_function, require_instance, require_integer, shown
+from srbook.arguments import require_function, require_instance, require_integer, require_numbers, shown
 from srbook.degradations import Bicubic
 from srbook.files import require_tensors
 from srbook.numbers import first_not_finite
@@ -116,6 +117,8 @@ class Trainer:
         method.begin(stage or method.stage)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu, or cuda, got {device!r}")
+        if output is not None:
+            require_instance("output", output, str | PathLike)
         self.output = None if output is None else Path(output)
         self.validation = self._validation(validation, method, config.seed)
         self.accelerator = require("accelerate").Accelerator(cpu=device == "cpu")
@@ -322,7 +325,7 @@ class Trainer:
         assert self.validation is not None
         copy_from_first(self.ema.buffers())
         with self._averaged(), together():
-            figures = self.validation(self.method, step)
+            figures = _as_figures(self.validation(self.method, step))
         everywhere = gather(figures)
         return {name: sum(figures[name] for figures in everywhere) / len(everywhere) for name in figures}
 
@@ -376,6 +379,13 @@ class Trainer:
         self.ema.load(checkpoint.ema)
         self.resumed_from = path
         return checkpoint.step
+
+
+def _as_figures(given: Any) -> dict[str, float]:
+    """What a validation returned, where tensors and NumPy's scalars are numbers, too."""
+    require_instance("what validation returns", given, Mapping, "a dict of figures by name")
+    require_numbers(**{f"validation figure {name}": figure for name, figure in given.items()})
+    return {name: float(figure) for name, figure in given.items()}
 
 
 def _label(method: Trainable) -> str:

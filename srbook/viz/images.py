@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from numbers import Integral
 
 import numpy as np
 from torch import Tensor
@@ -60,6 +61,7 @@ def show_images(
     """
     alt, zoom = require_alt(alt), require_zoom(zoom)
     require_iterable("images", images, "images")
+    images = list(images)
     if not images:
         raise ValueError("need images and one title for each, got none")
     titles = require_texts("titles", titles, len(images))
@@ -113,7 +115,7 @@ def _require_crop(crop: Crop, arrays: list[np.ndarray], titles: Sequence[str]) -
                 f"one crop needs images of one size (or smaller by an integer factor): {title!r} is "
                 f"{array.shape[:2]}, {titles[-1]!r} is {arrays[-1].shape[:2]}"
             )
-    if not isinstance(crop, tuple | list) or len(crop) != 4 or not all(isinstance(each, int) for each in crop):
+    if not isinstance(crop, tuple | list) or len(crop) != 4 or not all(isinstance(each, Integral) for each in crop):
         raise ValueError(f"crop must be four integers (top, left, height, width), got {crop!r}")
     top, left, height, width = crop
     full = arrays[-1].shape

@@ -88,6 +88,17 @@ def test_version_and_wrong_usage():
     assert run("upscale", "x.png", "--tile", "0").exit_code == 2
 
 
+@pytest.mark.parametrize("words", [("upscale", ""), ("train", "--preset", "srcnn-tiny", "--data", "")])
+def test_an_empty_word_is_not_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    photo(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    refused = run(*words)
+    assert refused.exit_code == 2 and "one of the words on the line is empty" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path: Path):
     picture = photo(tmp_path / "a.png")
     quiet = run("upscale", picture, "--model", "nothing", "--output", tmp_path / "out")

@@ -133,7 +133,7 @@ def test_bad_arguments_are_refused():
         build(network={"kind": "vit"})
     with pytest.raises(ValueError, match="got None"):
         build(network={"width": 8})
-    with pytest.raises(ValueError, match="at least one level, got depth=0"):
+    with pytest.raises(ValueError, match="depth must be an integer of at least 1, got 0"):
         LinearUNet(depth=0)
     with pytest.raises(ValueError, match="equally many levels, at least one, got 1 and 2"):
         NAFNet(down=(1,), up=(1, 1))

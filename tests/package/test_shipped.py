@@ -6,9 +6,11 @@ from typer.testing import CliRunner
 
 import srbook
 from srbook.cli import app
+from srbook.codecs import CODECS
 from srbook.data import ImageFolder, read_image, write_image
 from srbook.evaluation import evaluate
-from srbook.metrics import PROTOCOL_A
+from srbook.images import round_to_8bit
+from srbook.metrics import PROTOCOL_A, psnr
 from srbook.registry import read_preset, recipe, trained
 
 
@@ -41,6 +43,15 @@ def test_recipe_quotes_what_the_weights_reach(shared, index):
     assert table.mean("rrdb-small", "ssim") == pytest.approx(told["ssim"], abs=2e-4)
     assert table.mean("bicubic", "psnr") == pytest.approx(told["bicubic_psnr"], abs=0.002)
     assert told["psnr"] > told["bicubic_psnr"] + 1.9
+
+
+@pytest.mark.parametrize("name", [name for name in trained() if read_preset(name).method in CODECS])
+def test_recipe_quotes_what_a_codec_reconstructs(shared, name):
+    codec, told = srbook.load(name), recipe(name)["quality"][0]
+    images = [image[None] for image in ImageFolder(shared / "data" / "test" / told["set"])]
+    found = [psnr(round_to_8bit(codec.upscale(image).image), image, channel="rgb") for image in images]
+    assert len(images) == told["images"]
+    assert torch.cat(found).mean().item() == pytest.approx(told["psnr_rgb"], abs=0.02)
 
 
 def test_upscale_command_beats_bicubic_on_files(shared, tmp_path):

@@ -10,36 +10,25 @@ import pytest
 import torch
 
 import srbook
+from benchmarks.speed import __main__ as program
 from benchmarks.speed import timing
+from benchmarks.speed.entries import imresize
 from benchmarks.speed.plain_ecdp import PlainECDP
+from benchmarks.speed.plain_swin import PlainSwinUNet, wake
 from benchmarks.speed.plain_unet import PlainUNet
 from srbook.data import held_out_samples
 from srbook.degradations import bicubic_downsample
 from srbook.methods import ECDP
-from srbook.networks import GuidedBlock, UNet
+from srbook.networks import GuidedBlock, SwinUNet, UNet
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_runs_and_records(tmp_path):
-    done = run("imresize", "--rounds", "2", "--output", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "median ms" in done.stdout and "1.00x" in done.stdout
-    record = json.loads((tmp_path / "imresize.json").read_text())
-    assert record["threads"] == 1 and record["rounds"] == 2
-    assert all(record[key] for key in ("date", "command", "commit", "machine", "cpu", "torch", "setting"))
-    ours, *peers = record["results"]
-    assert ours["ratio"] == 1 and all(peer["ratio"] == peer["median_ms"] / ours["median_ms"] for peer in peers)
-
-
 def test_unknown_names_are_refused():
-    done = run("speed")
-    known = "ecdp_sampling, ecdp_training, entropy, imresize, patches, unet_sampling, unet_training, and all"
+    command = [sys.executable, "-m", "benchmarks.speed", "speed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    networks = "swin_sampling, swin_training, unet_sampling, unet_training"
+    known = f"ecdp_sampling, ecdp_training, entropy, imresize, patches, {networks}, and all"
     assert done.returncode == 2 and f"no benchmark speed; there are {known}" in done.stderr
 
 
@@ -90,10 +79,36 @@ def entry():
 """
 
 
-def measure(tmp_path, monkeypatch, peer: str):
+def write_entry(tmp_path, monkeypatch, peer: str):
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "some_entry.py").write_text(ENTRY.replace("PEER", peer))
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def measure(tmp_path, monkeypatch, peer: str):
+    write_entry(tmp_path, monkeypatch, peer)
     return timing.measure("some_entry", 2)
+
+
+def test_runs_and_records(tmp_path, monkeypatch, capsys):
+    write_entry(tmp_path / "entries", monkeypatch, "sum(range(1_000_000))")
+    monkeypatch.setattr(program, "HERE", tmp_path)
+    monkeypatch.setattr(program, "ENTRIES", "entries")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["speed", "some_entry", "--rounds", "2", "--output", str(tmp_path)])
+    program.main()
+    printed = capsys.readouterr().out
+    assert "median ms" in printed and "1.00x" in printed
+    record = json.loads((tmp_path / "some_entry.json").read_text())
+    assert record["threads"] == 1 and record["rounds"] == 2
+    assert all(record[key] for key in ("date", "command", "commit", "machine", "cpu", "torch", "setting"))
+    ours, *peers = record["results"]
+    assert ours["ratio"] == 1 and all(peer["ratio"] == peer["median_ms"] / ours["median_ms"] for peer in peers)
+
+
+def test_the_contenders_for_imresize_compute_the_same():
+    """The entry compares them before they are timed."""
+    assert [contender.run() is not None for contender in imresize.entry().contenders] == [True] * 4
 
 
 def test_each_contender_has_a_process_and_stays_in_its_context(tmp_path, monkeypatch):
@@ -131,6 +146,24 @@ def test_the_plain_network_is_the_same_network():
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
     with torch.no_grad():  # where some operations work in place
         torch.testing.assert_close(net(x, level), theirs.detach(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("as_released", [False, True])
+def test_the_plain_swin_network_is_the_same_network(as_released):
+    """With shifted windows at the first level, and without at the second, where training had one window."""
+    torch.manual_seed(0)
+    levels = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (0, 1), "groups": 8, "halvings": 1}
+    swin = {"embedding": 16, "heads": 2, "window": 4, "ratio": 2, "size": 8, "as_released": as_released}
+    net = wake(SwinUNet(**levels, **swin)).double()
+    plain = PlainSwinUNet(net)
+    x, condition = torch.randn(2, 3, 8, 16).double(), torch.randn(2, 3, 16, 32).double()
+    t = torch.tensor([0.0, 7.0]).double()
+    ours, theirs = net(x, t, condition), plain(x, t, condition)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for one, other in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # From the cellar to the street: modules and folders of srbook, one room a line. CONTRIBUTING.md draws the same.
 ROOMS = [
-    "spaces frozen images arguments numbers names memory files progress random turns settings parts lazy budget check "
-    "backbones torchvision_compat results",
+    "spaces frozen images arguments noting numbers names memory files progress random turns settings parts lazy budget "
+    "check backbones torchvision_compat results",
     "schedules paths parametrizations objectives samplers exact elbo",
     "degradations",
     "metrics",
