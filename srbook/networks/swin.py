@@ -149,7 +149,7 @@ class SwinBlock(nn.Module):
 
 
 class SwinLayer(nn.Module):
-    """Several `SwinBlock` on fewer or more channels: every second one is shifted by half a window. Nothing leads around it.
+    """A few `SwinBlock`, on fewer or more channels: every second one is shifted by half a window. Nothing leads around it.
 
     Args:
         channels: of the input and of the output.
