@@ -352,6 +352,8 @@ class MeanReverting(_SteppedDecay):
 class ResidualShift(Stepped):
     """ResShift's path (Yue et al. 2023), or DeltaDiff's with kappa = 0: a_t = 1 - eta_t, s_t = sqrt(eta_t), and m = 1.
 
+    Implements :eq:`eq-resshift-marginal` and, with `posterior`, :eq:`eq-resshift-posterior`.
+
     Args:
         sqrt_etas: (T,) square roots of the shares, strictly increasing, above 0 and at most 1.
         kappa: sigma, in the units of the latent; 2 in the released configurations.

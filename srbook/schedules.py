@@ -61,7 +61,7 @@ def resshift_sqrt_etas(
 
     sqrt(eta_t) = sqrt(eta_1)^(1 - u) * sqrt(eta_T)^u grows with u = ((t - 1) / (T - 1))^power, from
     sqrt(eta_1) = min(min_noise_level / kappa, min_noise_level). The released configurations call `sqrt_eta_end`
-    "etas_end": their 0.99 is sqrt(eta_T), so eta_T is 0.9801.
+    "etas_end": their 0.99 is sqrt(eta_T), so eta_T is 0.9801. Implements :eq:`eq-resshift-schedule`.
 
     Args:
         steps: T, at least 2.

@@ -38,6 +38,7 @@ USUAL_SECONDS = {
     "09-ecdp-quality": 63,
     "10-entropy": 61,
     "11-esrdf": 84,
+    "12-resshift": 60,
 }
 
 

@@ -99,7 +99,7 @@ class ResShift(Diffusion):
         """What the network's x_t is divided by: the deviation of x_t if that of a latent is 1, or the reach of pixels.
 
         With sigma_t = kappa sqrt(eta_t), it is sqrt(1 + sigma_t^2), or 1 + 3 sigma_t for pixels, three deviations
-        beyond [-1, 1] (`_scale_input` of the program).
+        beyond [-1, 1] (`_scale_input` of the program). Implements :eq:`eq-resshift-input`.
         """
         noise = self.path.sigma * self.path.level(t)
         return 1 + 3 * noise if self.codec is None else (1 + noise.square()).sqrt()
@@ -110,7 +110,10 @@ class ResShift(Diffusion):
         return x0.clamp(-1, 1) if clip else x0
 
     def denoising_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The squared error of x_0 ("l2"), and LPIPS of its image ("perceptual") if it has a weight."""
+        """The squared error of x_0 ("l2"), and LPIPS of its image ("perceptual") if it has a weight.
+
+        Implements :eq:`eq-resshift-loss`.
+        """
         condition, x0 = self.condition(lr), self.space.encode(hr)
         t = self.draw_times(len(hr), generator, hr.device)
         x_t = self.path.perturb(x0, condition.anchor, t, normal(x0.shape, x0, generator))

@@ -149,7 +149,9 @@ class SwinBlock(nn.Module):
 
 
 class SwinLayer(nn.Module):
-    """`SwinBlock`s on fewer or more channels: every second one is shifted by half a window. Nothing leads around it.
+    """A row of `SwinBlock`, on fewer or more channels: every second one is shifted by half a window.
+
+    Nothing leads around it.
 
     Args:
         channels: of the input and of the output.
