@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from srbook.lazy import Classes, lazily
 
 if TYPE_CHECKING:
-    from srbook.methods.base import Method, Stage
+    from srbook.methods.base import Method, Stage, Upscaler
     from srbook.methods.bicubic import Bicubic
     from srbook.methods.ddpm import DDPM
     from srbook.methods.deltadiff import DeltaDiff
@@ -37,7 +37,7 @@ METHODS: Classes = Classes(
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "base": ["Method", "Stage"],
+        "base": ["Method", "Stage", "Upscaler"],
         "bicubic": ["Bicubic"],
         "ddpm": ["DDPM"],
         "deltadiff": ["DeltaDiff"],
@@ -70,4 +70,5 @@ __all__ = [
     "ResShift",
     "SRDiff",
     "Stage",
+    "Upscaler",
 ]
