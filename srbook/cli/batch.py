@@ -114,8 +114,7 @@ def work_through(batch: Batch, jobs: list[Job], method: Method, **options: Any) 
     for job in jobs:
         started, position = time.perf_counter(), batch.position
         try:
-            with keep_freed_memory():
-                height, width = upscale_file(method, job, position=position, **options)
+            height, width = upscale_file(method, job, position=position, **options)
         except Exception as error:
             batch.fail(job.source, error)
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
@@ -139,14 +138,15 @@ def upscale_file(
     if lost:
         say(f"Warning: {job.source}: the result is without {', '.join(lost)}", err=True)
     device = next((parameter.device for parameter in method.parameters()), torch.device("cpu"))
-    levels = upscale_picture(
-        method,
-        picture,
-        tile=tile,
-        steps=steps,
-        generator=torch.Generator(device).manual_seed(seed),
-        progress=position + printable(job.source.name) if sys.stderr.isatty() or is_static() else None,
-    )
+    with keep_freed_memory():  # not while reading: what that leaves behind would lie between the tiles' memory
+        levels = upscale_picture(
+            method,
+            picture,
+            tile=tile,
+            steps=steps,
+            generator=torch.Generator(device).manual_seed(seed),
+            progress=position + printable(job.source.name) if sys.stderr.isatty() or is_static() else None,
+        )
     write_levels(job.target, levels, picture)
     return height, width
 
