@@ -1,6 +1,7 @@
 """`python -m benchmarks.attack`: run the families of attacks, and count how they ended."""
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +24,9 @@ def main() -> int:
     if unknown := set(chosen) - set(FAMILIES):
         parser.error(f"no family {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
 
+    for number in (signal.SIGINT, signal.SIGHUP):  # what nohup or a shell ignores, the processes attacked would, too
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     counts, bad = {}, []
     for family in chosen:
         attempts = list(import_module(f"benchmarks.attack.{family}").attempts())

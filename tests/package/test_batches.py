@@ -17,6 +17,8 @@ from srbook.cli import app, batch
 from srbook.data import image_files
 from srbook.names import printable
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])

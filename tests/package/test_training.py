@@ -20,6 +20,8 @@ from srbook.training import EMA, Trainer, TrainingConfig, TrainingDiverged, ema_
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 from srbook.training.log import read_log
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 class RandomBatches:
     """Smooth random images; item i is a function of i alone."""

@@ -20,6 +20,8 @@ from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 from srbook.training.folder import locked
 from srbook.training.log import TrainingLog, read_log
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 class Acting(RandomBatches):
     """Does something before a batch is made."""
