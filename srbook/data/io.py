@@ -160,6 +160,7 @@ def write_picture(path: str | Path, picture: Picture) -> Path:
 
     A picture without color becomes a gray file. Errors are those of `write_image` and `require_writable`.
     """
+    require_instance("path", path, str | PathLike)
     require_images(picture.rgb)
     if len(picture.rgb) != 1:
         raise ValueError(f"one file holds one image, got a batch of {len(picture.rgb)} for {path}")
