@@ -4,12 +4,13 @@
     python -m tools.ship runs/rrdb-small --name rrdb-small --photos "..." --tests SETS
 
 SETS is a folder with Set5 and Set14 inside; a sampler takes long on Set14, and may be measured with --sets Set5. The
-numbers follow protocol A; of a codec, whose magnification is 1, they are those of its reconstructions. Weights are
-stored in half precision, and measured as stored.
+numbers follow protocol A, with LPIPS beside; of a codec, whose magnification is 1, they are those of its
+reconstructions. Weights are stored in half precision, and measured as stored.
 """
 
 import argparse
 import json
+import math
 import os
 from datetime import date
 from pathlib import Path
@@ -26,7 +27,7 @@ from srbook.images import round_to_8bit
 from srbook.metrics import PROTOCOL_A, lpips, psnr
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 
-METRICS = ("psnr", "ssim")
+METRICS = ("psnr", "ssim", "lpips")
 CODEC = "reconstruction rounded to 8 bits; PSNR over RGB (psnr_rgb) and on Y (psnr), LPIPS-Alex over RGB; no border"
 
 
@@ -53,6 +54,11 @@ def measure_codec(codec: torch.nn.Module, folder: Path) -> dict:
     }
     means = {name: float(torch.cat(values).double().mean()) for name, values in figures.items()}
     return {"set": folder.name, "images": len(images), **means}
+
+
+def noted(config: dict) -> dict:
+    """Settings of a training as JSON holds them: no limit is null."""
+    return {name: None if value == math.inf else value for name, value in config.items()}
 
 
 def main() -> None:
@@ -82,9 +88,9 @@ def main() -> None:
         "preset": arguments.name,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "photos": arguments.photos,
-        "training": state.config,
+        "training": noted(state.config),
         "steps": state.step,
-        "earlier_stages": {stage: states[stage].config for stage in earlier},
+        "earlier_stages": {stage: noted(states[stage].config) for stage in earlier},
         "hours": round(
             sum(training_hours(run / "log.jsonl", states[stage].config["batch_size"]) for stage, run in runs.items()), 2
         ),
@@ -92,7 +98,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "versions": {"srbook": srbook.__version__, "torch": torch.__version__},
         "command": f"srbook train --preset {arguments.name} --data PHOTOS",
-        "protocol": CODEC if codec else f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
+        "protocol": CODEC if codec else f"{PROTOCOL_A.name}: {PROTOCOL_A.description}; LPIPS-Alex over RGB",
         "sampling_steps": arguments.steps,
         "quality": [
             measure_codec(shipped, folder) if codec else measure(shipped, arguments.name, folder, arguments.steps)
@@ -102,7 +108,7 @@ def main() -> None:
     if arguments.remark:
         recipe["remark"] = arguments.remark
     with atomic_path(folder / f"{arguments.name}.json") as temporary:
-        temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(recipe, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(json.dumps(recipe["quality"], indent=2))
 
 

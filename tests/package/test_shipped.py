@@ -1,5 +1,7 @@
 """The network that ships: its recipe tells the truth, and the command line improves real photographs with it."""
 
+import json
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ def test_recipe_describes_the_weights(name):
     assert told["steps"] == told["training"]["steps"] == preset.training[method.stage_names()[-1]].steps
     for stage in method.stage_names()[:-1]:
         assert told["earlier_stages"][stage]["steps"] == preset.training[stage].steps
+    json.dumps(told, allow_nan=False)  # an infinity is no JSON, and no other program would read it
     assert told["hours"] > 0 and told["photos"] and told["machine"]
     assert all(parameter.dtype == torch.float32 for parameter in method.parameters())
 
