@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies ecdp --data BSDS500 T91 --tests SETS
     python -m benchmarks.studies esrdf --data BSDS500 T91 --tests SETS
+    python -m benchmarks.studies shift --data BSDS500 T91 --tests SETS
 
 SETS is a folder with Set5 and Set14 inside. LPIPS, and the network that judges images in the study of ECDP, need the
 weights of AlexNet and SqueezeNet (srbook.backbones says where they come from). Every training lies in a folder of its
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.studies.lab import Lab
 
-STUDIES = ("ecdp", "esrdf")
+STUDIES = ("ecdp", "esrdf", "shift")
 
 
 def main() -> None:
