@@ -110,17 +110,24 @@ class ResShift(Diffusion):
         return x0.clamp(-1, 1) if clip else x0
 
     def denoising_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The squared error of x_0 ("l2"), and LPIPS of its image ("perceptual") if it has a weight.
+        condition = self.condition(lr)
+        t, x0 = self.draw_times(len(hr), generator, hr.device), self.clean(hr, condition)
+        return self.losses(x0, condition, t, normal(x0.shape, x0, generator), hr)
+
+    def losses(
+        self, x0: Tensor, condition: Condition, t: Tensor, noise: Tensor, hr: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The squared error of x_0 ("l2"), and LPIPS of its image against `hr` ("perceptual") if it has a weight.
 
         Implements :eq:`eq-resshift-loss`.
         """
-        condition, x0 = self.condition(lr), self.space.encode(hr)
-        t = self.draw_times(len(hr), generator, hr.device)
-        x_t = self.path.perturb(x0, condition.anchor, t, normal(x0.shape, x0, generator))
+        x_t = self.path.perturb(x0, condition.anchor, t, noise)
         predicted = self.denoise(x_t, t, condition, clip=False)
         terms = {"l2": mse_loss(predicted, x0)}
         if self.perceptual == 0:
             return {"loss": terms["l2"], **terms}
+        if hr is None:
+            raise ValueError("the perceptual term compares images: pass hr (N, 3, H, W), or set perceptual to 0")
         terms["perceptual"] = lpips(self.space.decode(predicted), hr, net=self.perceptual_net).mean()
         return {"loss": terms["l2"] + self.perceptual * terms["perceptual"], **terms}
 

@@ -125,6 +125,11 @@ def test_the_loss_is_that_of_x0_and_of_its_image(monkeypatch: pytest.MonkeyPatch
     terms = {name: term.item() for name, term in method.loss(hr, lr).items()}
     perceptual = (0.5 - hr).abs().mean().item() + 4
     assert terms == pytest.approx({"loss": l2 + 0.5 * perceptual, "l2": l2, "perceptual": perceptual})
+    condition, x0 = method.condition(lr), method.space.encode(hr)
+    given = (x0, condition, torch.ones(len(hr)), torch.zeros_like(x0))
+    assert {name: term.item() for name, term in method.losses(*given, hr).items()} == pytest.approx(terms)
+    with pytest.raises(ValueError, match="the perceptual term compares images: pass hr"):
+        method.losses(*given)
 
 
 def test_the_perceptual_term_trains_the_network_through_the_decoder(in_latent, monkeypatch: pytest.MonkeyPatch):
