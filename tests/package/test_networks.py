@@ -14,7 +14,7 @@ import srbook
 from srbook import codecs, methods, networks
 from srbook.codecs import CODECS
 from srbook.degradations import bicubic_upsample
-from srbook.methods import METHODS, Regression
+from srbook.methods import METHODS, Regression, resshift
 from srbook.networks import SRCNN, DenseBlock, ResidualPredictor, RRDBNet, build_network
 from srbook.registry import read_preset, trained
 
@@ -130,7 +130,10 @@ def handy(preset):
 
 
 @pytest.mark.parametrize("preset", [name for name in srbook.presets() if handy(name)])
-def test_every_preset_builds_upscales_and_survives_saving(preset, tmp_path):
+def test_every_preset_builds_upscales_and_survives_saving(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        resshift, "lpips", lambda sr, hr, net: (sr - hr).abs().mean()
+    )  # not every machine has its network
     method = srbook.build(preset, network={"blocks": 1}) if preset == "rrdb" else srbook.build(preset)
     steps = 2 if method.samples else None
 
