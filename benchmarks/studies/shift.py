@@ -25,9 +25,9 @@ from srbook.registry import read_preset
 
 SEEDS = (0, 1, 2)
 NOISE_PRESET, KAPPAS = "resshift-pixels-small", (0.0, 0.25, 2.0)
-NOISE_TRAINING = {"steps": 1500, "batch_size": 4, "warmup": 100}
+NOISE_TRAINING = {"steps": 1000, "batch_size": 4, "warmup": 50}
 END_PRESET, ENDS = "deltadiff-tiny", (0.8, 0.98, 0.99, 1.0)
-END_TRAINING = {"steps": 1500, "precision": "fp32"}
+END_TRAINING = {"steps": 1000, "precision": "fp32"}
 FIRST_ROOT = 0.1  # sqrt(eta_1) of ResShift's journal version
 
 
