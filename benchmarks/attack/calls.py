@@ -870,6 +870,12 @@ def of_figures() -> Iterator[Case]:
     records |= {"nan": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": math.nan}], "no step": [{"loss": 1.0}] * 2}
     right = {"records": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]}
     yield Case("loss_curve", viz.loss_curve, right, {"records": records})
+    right = {"title": "x", "boxes": [("a", "once", "data"), ("b", "step", "math")], "arrows": [("a", "b")], "alt": "x"}
+    boxes = {"none": [], "None": None, "two texts": [("a", "once")], "lane": [("a", "later", "data")], "text": "ab"}
+    boxes |= {"kind": [("a", "once", "cloud")], "alike": [("a", "once", "data")] * 2, "number": [(1, "once", "data")]}
+    arrows = {"None": None, "unknown": [("a", "c")], "itself": [("a", "a")], "one": [("a",)], "numbers": [(0, 1)]}
+    wrong = {"title": {"None": None, "number": 1}, "boxes": boxes, "arrows": arrows, "alt": alts}
+    yield Case("block_diagram", viz.block_diagram, right, wrong)
     wrong = {"name": drop(NO_NAME, "number", "list") | {"number": 3, "path": "../typo.x"}}
     wrong |= {"value": {"text": "x", "None": None, "tensor": X}, "high": {"other": 1, "text": "0"}}
     right = {"name": "problem.same_lr", "value": 0, "high": 0}

@@ -6,6 +6,7 @@ build) interactive figures are drawn ahead of time.
 
 from srbook.progress import is_static
 from srbook.viz.compare import compare
+from srbook.viz.diagram import block_diagram
 from srbook.viz.explore import explore
 from srbook.viz.html import Html, figure
 from srbook.viz.images import show_images
@@ -15,6 +16,7 @@ from srbook.viz.training import live_loss_curve, loss_curve
 __all__ = [
     "PALETTE",
     "Html",
+    "block_diagram",
     "compare",
     "explore",
     "figure",
