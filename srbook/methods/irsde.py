@@ -29,7 +29,7 @@ class IRSDE(Diffusion):
 
     Sampling draws from the posterior, `reverse_posterior` of the program (github.com/Algolzw/image-restoration-sde,
     commit 2598d73, codes/utils/sde_utils.py). `srbook.samplers.reverse_sde` takes the Euler steps with which it tests
-    its super-resolution.
+    its super-resolution. The program enlarges by torch's bicubic; here it is MATLAB's.
 
     Args:
         schedule: arguments of `srbook.schedules.mean_reverting_thetas`.
