@@ -337,6 +337,8 @@ class DiscreteVP(_SteppedDecay):
 class MeanReverting(_SteppedDecay):
     """IR-SDE's path (Luo et al. 2023): a_t = exp(-theta_bar_t), s_t = sqrt(1 - exp(-2 theta_bar_t)).
 
+    Implements :eq:`eq-irsde-marginal` and, with `posterior`, :eq:`eq-irsde-step`.
+
     Args:
         thetas: (T,) reversion in each step, theta_t dt, positive.
         sigma: lambda of the paper; 30/255 in the released super-resolution, with images in [0, 1].

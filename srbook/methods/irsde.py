@@ -24,11 +24,12 @@ class IRSDE(Diffusion):
     the bicubic image, with that image beside it, is told the step, and predicts the noise.
 
     Training compares images instead of noise: the step that the predicted noise makes of x_t, and the most likely
-    x_{t-1} given the truth. With the true noise the two still differ, by the error of the Euler step.
+    x_{t-1} given the truth. With the true noise the two still differ, by the error of the Euler step. Implements
+    :eq:`eq-irsde-loss`.
 
     Sampling draws from the posterior, `reverse_posterior` of the program (github.com/Algolzw/image-restoration-sde,
     commit 2598d73, codes/utils/sde_utils.py). `srbook.samplers.reverse_sde` takes the Euler steps with which it tests
-    its super-resolution.
+    its super-resolution. The program enlarges by torch's bicubic; here it is MATLAB's.
 
     Args:
         schedule: arguments of `srbook.schedules.mean_reverting_thetas`.
