@@ -33,8 +33,17 @@ from srbook.metrics import PROTOCOL_A, lpips, psnr, ssim
 from srbook.progress import Progress
 
 OUTPUT = Path(__file__).resolve().parents[1] / "srbook" / "results" / "shift_protocols.json"
-METHODS = ("bicubic", "rrdb-small", "resshift-small", "deltadiff-small", "irsde-small")
-SQUASHED = ("bicubic", "rrdb-small", "resshift-small", "deltadiff-small")
+# by name, and how many steps to take where it is not the method's own number
+METHODS: dict[str, tuple[str, int | None]] = {
+    "bicubic": ("bicubic", None),
+    "rrdb-small": ("rrdb-small", None),
+    "resshift-small": ("resshift-small", None),
+    "resshift-small, one step": ("resshift-small", 1),
+    "deltadiff-small": ("deltadiff-small", None),
+    "deltadiff-small, one step": ("deltadiff-small", 1),
+    #"irsde-small": ("irsde-small", 20),
+}
+SQUASHED = [name for name in METHODS if name != "irsde-small"]
 SIDE, SCALE, PHOTOS = 256, 4, 60
 Row = dict[str, Any]
 
@@ -49,16 +58,16 @@ def stretched(image: Tensor) -> Tensor:
     return round_to_8bit((image - image.min()) / (image.max() - image.min()))
 
 
-def standard_row(method: Method, image: Tensor, seed: int) -> Row:
+def standard_row(method: Method, steps: int | None, image: Tensor, seed: int) -> Row:
     truth = PROTOCOL_A.target(image, SCALE)
-    sr = PROTOCOL_A.output(upscaled(method, truth, seed))
+    sr = PROTOCOL_A.output(upscaled(method, steps, truth, seed))
     scores = PROTOCOL_A.score(sr, truth, SCALE)
     return {"standard": {"psnr": scores.psnr.item(), "ssim": scores.ssim.item(), "lpips": lpips(sr, truth).item()}}
 
 
-def squashed_rows(method: Method, image: Tensor, seed: int) -> Row:
+def squashed_rows(method: Method, steps: int | None, image: Tensor, seed: int) -> Row:
     truth = squashed(image)
-    sr = round_to_8bit(upscaled(method, truth, seed))
+    sr = round_to_8bit(upscaled(method, steps, truth, seed))
     return {"squashed": whole(sr, truth), "stretched": whole(stretched(sr), stretched(truth))}
 
 
@@ -69,19 +78,20 @@ def whole(sr: Tensor, truth: Tensor) -> Row:
 
 
 @torch.no_grad()
-def upscaled(method: Method, truth: Tensor, seed: int) -> Tensor:
+def upscaled(method: Method, steps: int | None, truth: Tensor, seed: int) -> Tensor:
     lr = PROTOCOL_A.degrade(truth, SCALE)
-    return method.upscale(lr, generator=torch.Generator().manual_seed(seed)).image.clamp(0, 1)
+    return method.upscale(lr, steps=steps, generator=torch.Generator().manual_seed(seed)).image.clamp(0, 1)
 
 
 def measure(kept: Path, name: str, images: Iterable[tuple[str, Tensor]], how: Any) -> dict[str, Row]:
     """The means of every protocol that `how` knows, over images that were measured now or before."""
     found: dict[str, Row] = json.loads(kept.read_text()) if kept.is_file() else {}
-    method, images = srbook.load(name), list(images)
+    (preset, steps), images = METHODS[name], list(images)
+    method = srbook.load(preset)
     with Progress(len(images), f"{kept.stem}", unit="image") as bar:
         for seed, (image, pixels) in enumerate(images):
             if image not in found:
-                found[image] = how(method, pixels, seed)
+                found[image] = how(method, steps, pixels, seed)
                 with atomic_path(kept) as temporary:
                     temporary.write_text(json.dumps(found, indent=1) + "\n")
             bar.update()
@@ -102,7 +112,8 @@ def main() -> None:
     def rows(names: Iterable[str], folder: str, images: list[tuple[str, Tensor]], how: Any) -> list[Row]:
         table = []
         for name in names:
-            means = measure(arguments.runs / f"{name}-{folder}-{how.__name__}.json", name, images, how)
+            kept = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{folder}-{how.__name__}.json"
+            means = measure(kept, name, images, how)
             table += [{"method": name, "protocol": protocol, **values} for protocol, values in means.items()]
         return table
 
