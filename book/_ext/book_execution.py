@@ -39,6 +39,8 @@ USUAL_SECONDS = {
     "10-entropy": 61,
     "11-esrdf": 84,
     "12-resshift": 60,
+    "13-deltadiff": 30,
+    "14-irsde": 33,
 }
 
 
