@@ -41,7 +41,7 @@ METHODS: dict[str, tuple[str, int | None]] = {
     "resshift-small, one step": ("resshift-small", 1),
     "deltadiff-small": ("deltadiff-small", None),
     "deltadiff-small, one step": ("deltadiff-small", 1),
-    #"irsde-small": ("irsde-small", 20),
+    # "irsde-small": ("irsde-small", 20),
 }
 SQUASHED = [name for name in METHODS if name != "irsde-small"]
 SIDE, SCALE, PHOTOS = 256, 4, 60

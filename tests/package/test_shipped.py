@@ -57,6 +57,17 @@ def test_recipe_quotes_what_a_codec_reconstructs(shared, name):
     assert torch.cat(found).mean().item() == pytest.approx(told["psnr_rgb"], abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["resshift-small", "deltadiff-small"])
+def test_shifting_the_residual_halves_lpips_near_bicubics_psnr(shared, name):
+    """The recipe's Set5, of which two pictures are measured again."""
+    told = recipe(name)["quality"][0]
+    assert told["set"] == "Set5"
+    assert told["lpips"] < 0.55 * told["bicubic_lpips"] and told["psnr"] > told["bicubic_psnr"] - 1
+    images = dict(list(ImageFolder(shared / "data" / "test" / "Set5").items())[1:3])
+    table = evaluate({name: srbook.load(name)}, images, scale=4, protocol=PROTOCOL_A)
+    assert abs(table.mean(name, "psnr") - table.mean("bicubic", "psnr")) < 2
+
+
 def test_upscale_command_beats_bicubic_on_files(shared, tmp_path):
     """From files to files, through tiles, as a user runs it."""
     gains = []
