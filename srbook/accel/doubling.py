@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import conv2d, interpolate
 
+from srbook.accel.convolution import SMALL, convolve, pixels, winograd_tile
+
 
 class FoldedDoubling(nn.Conv2d):
     """Every pixel becomes 2x2 equal ones, then a 3x3 convolution: 4 instead of 9 products per output and channel.
@@ -28,6 +30,8 @@ class FoldedDoubling(nn.Conv2d):
         """(N, C, H, W) to (N, C, 2H, 2W)."""
         if x.device.type != "cpu":
             return super().forward(interpolate(x, scale_factor=2, mode="nearest"))
+        if pixels(x) < SMALL or winograd_tile(x, self.weight, doubled=True):
+            return convolve(interpolate(x, scale_factor=2, mode="nearest"), self.weight, self.bias)
         channels = len(self.weight)
         # even outputs see a row of the pixel before and two of their own, odd ones two of their own and one after
         sums = self.weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # parity, small row, weight row

@@ -208,13 +208,13 @@ def taken(monkeypatch) -> list[str]:
     def watch(place, name: str, way: str) -> None:
         function = getattr(place, name)
 
-        def watched(*arguments):
+        def watched(*arguments, **options):
             ways.append(way.format(*arguments))
-            return function(*arguments)
+            return function(*arguments, **options)
 
         monkeypatch.setattr(place, name, watched)
 
-    watch(nn.Conv2d, "forward", "direct")
+    watch(srbook.accel.convolution, "conv2d", "direct")
     watch(_Winograd, "apply", "tiles of {2}")
     return ways
 
