@@ -194,7 +194,9 @@ def _add_up(squares: Tensor, step: int, last: bool) -> Tensor:
         for right in range(over + 1):
             part = squares[..., down * step : (down + 1) * step, right * step : (right + 1) * step]
             grid[:, down : down + rows, right : right + columns, :, : part.shape[4], : part.shape[5]] += part
-    return padded[:, :, border : border + rows * step, border : border + columns * step].contiguous(memory_format=layout)
+    return padded[:, :, border : border + rows * step, border : border + columns * step].contiguous(
+        memory_format=layout
+    )
 
 
 def _is_last(x: Tensor) -> bool:
