@@ -12,7 +12,7 @@ from torch.nn.grad import conv2d_input
 # Where the polynomials are evaluated, besides infinity. With these fractions tiles of four outputs lose less to
 # rounding than with 1, -1, 2, -2.
 POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
-SMALL = 256  # pixels that are fewer than what the weights of many channels are worth
+SMALL = 256  # pixels of all images, up to which the gradient of the weights is one product
 
 
 class FastConvolution(nn.Conv2d):
@@ -31,7 +31,8 @@ class FastConvolution(nn.Conv2d):
 
     Measured on an AMD EPYC (AVX-512, one core), channels last: without it a training step of sr3-16-128 takes 1.21
     times as long, one of ecdp-div2k 1.15 times, and an evaluation of either 1.04 times. On an Intel Xeon (AMX) these
-    layers took a third less time.
+    layers took a third less time. The product of matrices takes a sixth off such a layer's step on 8x8
+    pixels of 640 and more channels in float32, and 8 to 34 percent in bfloat16.
     """
 
     @staticmethod
