@@ -2,8 +2,11 @@
 
 A tile counts only where its network has seen `overlap` pixels of true surroundings; its outer margin is dropped. Where
 neighboring tiles overlap, they are blended in a smooth cross-fade. So a network whose receptive field reaches no
-further than `overlap` gives the same image as without tiles, and any other method (a wide field, random samples) has
-transitions instead of seams.
+further than `overlap` gives the same image as without tiles, and any other method (a wide field) has transitions
+instead of seams.
+
+A diffusion draws its noise for the whole picture, and each tile takes its part, so that neighbors agree on what they
+invent. Its tiles begin where its network's coarsest level has a position.
 """
 
 import math
@@ -17,7 +20,9 @@ from torch import Tensor
 from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.images import clip, require_images
 from srbook.methods.base import Upscaler
+from srbook.methods.diffusion import Diffusion
 from srbook.progress import Progress
+from srbook.random import PlacedGenerator, draw_seed
 
 
 def default_overlap(tile: int) -> int:
@@ -25,16 +30,18 @@ def default_overlap(tile: int) -> int:
     return min(16, tile // 8)
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixel of each tile along one axis: as few tiles as possible, evenly spread, all inside the image.
+def tile_starts(length: int, tile: int, overlap: int, unit: int = 1) -> list[int]:
+    """First pixel of each tile along one axis: as few tiles as possible, evenly spread, on multiples of `unit`.
 
     Neighbors share at least `3 * overlap` pixels: a margin to discard on either side, and a cross-fade between. An axis
-    no longer than a tile has one tile, the whole axis.
+    no longer than a tile has one tile, the whole axis. The last tile ends with the image, and is the shorter for it by
+    less than a unit.
     """
     if length <= tile:
         return [0]
-    intervals = math.ceil((length - tile) / (tile - 3 * overlap))
-    return [i * (length - tile) // intervals for i in range(intervals + 1)]
+    units, step = math.ceil((length - tile) / unit), (tile - 3 * overlap) // unit
+    intervals = math.ceil(units / step)
+    return [i * units // intervals * unit for i in range(intervals + 1)]
 
 
 def tile_windows(length: int, tile: int, overlap: int, scale: int) -> Tensor:
@@ -114,7 +121,10 @@ def upscale_blocks(
     require_integer("overlap", overlap, 0)
     if 3 * overlap >= tile:
         raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
-    return _blocks(method, image, tile, overlap, steps, generator, progress)
+    unit = method.unit if isinstance(method, Diffusion) else 1
+    if tile < 3 * overlap + unit and tile < max(image.shape[-2:]):
+        raise ValueError(f"tile must be at least {3 * overlap + unit} for {method.kind} and an overlap of {overlap}")
+    return _blocks(method, image, tile, overlap, unit, steps, generator, progress)
 
 
 def _blocks(
@@ -122,18 +132,21 @@ def _blocks(
     image: Tensor,
     tile: int,
     overlap: int,
+    unit: int,
     steps: int | None,
     generator: torch.Generator | None,
     progress: str | None,
 ) -> Iterator[Block]:
     batch, _, height, width = image.shape
     scale = method.scale
-    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    tops, lefts = tile_starts(height, tile, overlap, unit), tile_starts(width, tile, overlap, unit)
     rows = _windows(tops, height, tile, overlap, scale, image.device)
     columns = _windows(lefts, width, tile, overlap, scale, image.device)
     device = next((parameter.device for parameter in method.parameters()), image.device)
     count = len(tops) * len(lefts)
     inner = progress is not None and count == 1 and method.samples
+    placed = isinstance(method, Diffusion) and count > 1
+    seed = draw_seed(generator) if placed else None
 
     def zeros(rows: int, columns: int) -> Tensor:
         return torch.zeros(batch, 3, scale * rows, scale * columns, device=image.device)
@@ -151,6 +164,9 @@ def _blocks(
                 window = torch.cat([window, fresh], dim=-1)
                 with torch.no_grad():
                     piece = image[..., top:bottom, left:right].to(device)
+                    if placed:
+                        place = (scale * start // method.space.factor for start in (top, left))
+                        generator = PlacedGenerator(seed, *place)
                     upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(window)
                 window += rows[i][:, None] * columns[j] * upscaled
                 del piece, upscaled
@@ -174,9 +190,9 @@ def upscale_tiled(
 ) -> Tensor:
     """Upscale an image of any size by tiles; memory is that of the result plus one tile.
 
-    All tiles have one size, `tile` or the image's where that is smaller; at the borders they are moved inside. Where
-    the method is random, neighboring tiles are different samples. The cross-fade hides the transition, and blurs it a
-    little.
+    Tiles have one size, `tile` or the image's where that is smaller; only the last ones may be shorter by what keeps
+    them on the network's grid. Tiles of a diffusion share the noise where they overlap; of another random method they
+    are different samples, whose transition the cross-fade hides, and blurs a little.
 
     Args:
         method: runs on the device of its parameters.
@@ -192,7 +208,8 @@ def upscale_tiled(
         (N, 3, sH, sW) float32 in [0, 1], on the device of `image`.
 
     Raises:
-        ValueError: the image breaks the convention, or the overlap leaves nothing of a tile.
+        ValueError: the image breaks the convention, the overlap leaves nothing of a tile, or the method needs a larger
+            one.
     """
     blocks = upscale_blocks(
         method, image, tile=tile, overlap=overlap, steps=steps, generator=generator, progress=progress

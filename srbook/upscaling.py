@@ -12,7 +12,7 @@ from srbook.methods.base import Upscaler
 from srbook.tiling import default_overlap, upscale_blocks
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601 in full range, as Pillow makes gray of colors
-_PROBE = 16  # side of the picture on which a method's memory is measured
+_PROBE = 32  # side of the picture on which a method's memory is measured; smaller ones show the weights, not the pixels
 _UNSEEN = 1.4  # what operations take for themselves; 1.1 to 1.4 was measured for the shipped models
 _MARGIN = 4  # pixels of surroundings, of which bicubic interpolation reads 2
 

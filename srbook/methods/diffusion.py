@@ -76,6 +76,12 @@ class Diffusion(Method):
         if self.sampling_steps is not None:
             path.times(self.sampling_steps)  # refuses an impossible number now
 
+    @property
+    def unit(self) -> int:
+        """Pixels of the small image: the network takes multiples of it, and sees the same in an image moved by it."""
+        multiple = self.multiple * self.space.factor
+        return multiple // math.gcd(multiple, self.scale)
+
     @abstractmethod
     def condition(self, lr: Tensor) -> Condition:
         """The anchor and the context of low-resolution images (N, 3, H, W) in [0, 1]."""
@@ -165,9 +171,8 @@ class Diffusion(Method):
     ) -> SampleResult:
         """`upscale` of the stage "diffusion": sample in the space, and decode."""
         height, width = (self.scale * side for side in lr.shape[-2:])
-        multiple = self.multiple * self.space.factor
         least = math.ceil(self.least * self.space.factor / self.scale)
-        padded = _extend(lr, multiple // math.gcd(multiple, self.scale), least)
+        padded = _extend(lr, self.unit, least)
         sides = [self.scale * side // self.space.factor for side in padded.shape[-2:]]
         condition = self.condition(padded)
         noise = normal((len(lr), self.space.channels, *sides), condition.anchor, generator)

@@ -2,15 +2,15 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from srbook.arguments import require_counts, require_integer
 
 
 def cut(x: Tensor, side: int) -> Tensor:
     """(N, C, H, W) into its windows of side x side pixels, row by row: (N windows, side^2, C)."""
-    windows = x.unfold(2, side, side).unfold(3, side, side)  # N, C, rows, columns, side, side
-    return windows.permute(0, 2, 3, 4, 5, 1).reshape(-1, side**2, x.shape[1])
+    grid = x.permute(0, 2, 3, 1).unflatten(2, (-1, side)).unflatten(1, (-1, side))  # N, rows, side, columns, side, C
+    return grid.transpose(2, 3).reshape(-1, side**2, x.shape[1])
 
 
 def paste(windows: Tensor, side: int, height: int, width: int) -> Tensor:
@@ -87,12 +87,15 @@ class WindowAttention(nn.Module):
 
         `regions` (W, side^2) lets pixels attend to those of the same number only; without it, to all of the window.
         """
-        query, key, value = self.qkv(windows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = self.bias[self.offsets].permute(2, 0, 1)[None]  # 1, heads, side^2, side^2
+        qkv = self.qkv(windows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.contiguous()  # each N W, heads, side^2, C / heads
+        logits = query.shape[-1] ** -0.5 * query @ key.mT
+        logits += self.bias[self.offsets].permute(2, 0, 1)
         if regions is not None:
-            apart = regions[:, None, :, None] != regions[:, None, None, :]
-            bias = bias.masked_fill(apart, float("-inf")).repeat(len(windows) // len(regions), 1, 1, 1)
-        mixed = scaled_dot_product_attention(query, key, value, bias.to(query))
+            together = regions[:, None, :, None] == regions[:, None, None, :]
+            mask = torch.zeros_like(together, dtype=logits.dtype).masked_fill(~together, float("-inf"))
+            logits.unflatten(0, (-1, len(regions))).add_(mask)
+        mixed = logits.softmax(dim=-1) @ value
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -143,9 +146,12 @@ class SwinBlock(nn.Module):
         regions = None
         if self.shift or not whole:
             regions = window_regions(height, width, self.side, self.shift, self.as_released).to(x)
-        x = x.roll((-self.shift, -self.shift), dims=(2, 3))
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(2, 3))
         x = paste(self.attention(cut(x, self.side), regions), self.side, *x.shape[-2:])
-        return x.roll((self.shift, self.shift), dims=(2, 3))[..., :height, :width]
+        if self.shift:
+            x = x.roll((self.shift, self.shift), dims=(2, 3))
+        return x[..., :height, :width]
 
 
 class SwinLayer(nn.Module):

@@ -208,13 +208,13 @@ def taken(monkeypatch) -> list[str]:
     def watch(place, name: str, way: str) -> None:
         function = getattr(place, name)
 
-        def watched(*arguments):
+        def watched(*arguments, **options):
             ways.append(way.format(*arguments))
-            return function(*arguments)
+            return function(*arguments, **options)
 
         monkeypatch.setattr(place, name, watched)
 
-    watch(nn.Conv2d, "forward", "direct")
+    watch(srbook.accel.convolution, "conv2d", "direct")
     watch(_Winograd, "apply", "tiles of {2}")
     return ways
 
@@ -283,10 +283,11 @@ def test_convolution_is_direct_in_half_precision(case, taken):
 
 
 @LAYOUTS
-def test_doubling_is_the_convolution_of_equal_pixels(layout):
+@pytest.mark.parametrize("channels", [4, 64], ids=["folded", "few pixels"])
+def test_doubling_is_the_convolution_of_equal_pixels(layout, channels):
     torch.manual_seed(0)
-    layer = Doubling(4).double().to(memory_format=layout)
-    x = torch.randn(2, 4, 5, 3, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    layer = Doubling(channels).double().to(memory_format=layout)
+    x = torch.randn(2, channels, 5, 3, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     expected = layer(x)
     actual = fast(layer)(x)
     assert type(layer) is FoldedDoubling and actual.is_contiguous(memory_format=layout)

@@ -1,5 +1,9 @@
 """Tiles: windows that sum to one, results equal to the whole image's, and smooth transitions where they cannot be."""
 
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +11,9 @@ from hypothesis import strategies as st
 from rounding import assert_repeats
 from torch import Tensor, nn
 
-from srbook.methods import Bicubic, Method, Regression, Stage
-from srbook.registry import load
+from srbook.methods import Bicubic, Method, Regression, ResShift, Stage
+from srbook.random import PlacedGenerator, draw_seed
+from srbook.registry import build, load
 from srbook.samplers import SampleResult
 from srbook.tiling import tile_starts, tile_windows, upscale_blocks, upscale_tiled
 
@@ -185,3 +190,75 @@ def test_default_overlap_is_enough_for_the_shipped_model():
     method, lr = load("rrdb-small"), image(100, 90)
     whole, tiled = method.upscale(lr).image, upscale_tiled(method, lr, tile=64, overlap=16)
     assert (whole - tiled).abs().max() < 1 / 255
+
+
+# Diffusions
+
+
+@pytest.fixture(params=["pixels", "latent"])
+def diffusion(request: pytest.FixtureRequest, tmp_path: Path) -> ResShift:
+    """ResShift whose blocks say something, as after some training; a fresh one's only pass on what they get."""
+    torch.manual_seed(0)
+    arguments = {}
+    if request.param == "latent":
+        network = {"width": 8, "multipliers": [1, 2, 2], "blocks": 1, "channels": 3, "codes": 64}
+        codec = build("vqgan-tiny", network={**network, "attention": False, "groups": None})  # sees no further than 30
+        arguments["codec"] = str(codec.save(tmp_path / "codec.safetensors"))
+    method = build("resshift-tiny", **arguments).eval()
+    for parameter in method.network.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_normal_(parameter)
+    return method
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def test_tiles_of_a_diffusion_show_no_seams(diffusion: ResShift, monkeypatch: pytest.MonkeyPatch):
+    """They differ from the whole image by less than half of what two samples do.
+
+    So do not tiles with noise or places of their own, and those that are cut hard.
+    """
+    lr = image(24, 44)  # tiles of 28 begin at 0 and 16
+    seed = draw_seed(seeded())
+    whole, other = (diffusion.upscale(lr, steps=2, generator=PlacedGenerator(k, 0, 0)).image for k in (seed, seed - 1))
+
+    def difference(starts: Callable = tile_starts, place: Callable = PlacedGenerator, overlap: int = 3) -> float:
+        monkeypatch.setattr("srbook.tiling.tile_starts", starts)
+        monkeypatch.setattr("srbook.tiling.PlacedGenerator", place)
+        tiled = upscale_tiled(diffusion, lr, tile=28, overlap=overlap, steps=2, generator=seeded())
+        return float((tiled - whole).norm() / (other - whole).norm())
+
+    def beside(length: int, *arguments: int) -> list[int]:
+        return [start + (start > 0) for start in tile_starts(length, *arguments)]
+
+    def end_to_end(length: int, tile: int, *arguments: int) -> list[int]:
+        return list(range(0, length, tile))
+
+    def alone(seed: int, top: int, left: int) -> PlacedGenerator:
+        return PlacedGenerator(seed + left, top, left)
+
+    seamless = difference()
+    assert seamless < 0.45
+    assert difference(starts=beside) > 1.5 * seamless
+    assert difference(place=alone) > 1.5 * seamless
+    assert difference(starts=end_to_end, overlap=0) > 1.5 * seamless
+
+
+def test_one_tile_is_the_whole_image_and_small_ones_are_refused():
+    method, lr = build("resshift-tiny"), image(10, 12)
+    plain = method.upscale(lr, generator=seeded()).image
+    torch.testing.assert_close(upscale_tiled(method, lr, tile=12, generator=seeded()), plain)
+    with pytest.raises(ValueError, match="tile must be at least 5 for resshift and an overlap of 1"):
+        upscale_tiled(method, lr, tile=4, overlap=1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 8), st.integers(0, 40))
+def test_tiles_begin_on_multiples_of_a_unit_and_cover_the_axis(length: int, unit: int, overlap: int, more: int):
+    tile = 3 * overlap + unit + more
+    starts = tile_starts(length, tile, overlap, unit)
+    assert starts[0] == 0 and all(start % unit == 0 for start in starts)
+    assert max(length - tile, 0) <= starts[-1] < max(length - tile, 0) + unit
+    assert all(0 < after - before <= tile - 3 * overlap for before, after in pairwise(starts))
