@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from srbook.networks.blocks import ResidualBlock, SelfAttention
     from srbook.networks.discriminator import PatchDiscriminator
     from srbook.networks.ecdp import GuidedBlock, GuidedUNet
+    from srbook.networks.invertible import Coupling, FrequencyExtractor, InvertibleNetwork
     from srbook.networks.irsde import LinearAttention, LinearUNet, NAFBlock, NAFNet
     from srbook.networks.linear import LinearUpscaler, least_squares_upscaler
     from srbook.networks.predictor import ResidualPredictor
@@ -39,6 +40,7 @@ __getattr__, __dir__ = lazily(
         "blocks": ["ResidualBlock", "SelfAttention"],
         "discriminator": ["PatchDiscriminator"],
         "ecdp": ["GuidedBlock", "GuidedUNet"],
+        "invertible": ["Coupling", "FrequencyExtractor", "InvertibleNetwork"],
         "irsde": ["LinearAttention", "LinearUNet", "NAFBlock", "NAFNet"],
         "linear": ["LinearUpscaler", "least_squares_upscaler"],
         "predictor": ["ResidualPredictor"],
@@ -60,11 +62,14 @@ __all__ = [
     "SRCNN",
     "AttentionPredictor",
     "Codebook",
+    "Coupling",
     "DenseBlock",
+    "FrequencyExtractor",
     "FrequencySplitter",
     "GuidedBlock",
     "GuidedUNet",
     "HighFrequencyAttention",
+    "InvertibleNetwork",
     "LinearAttention",
     "LinearUNet",
     "LinearUpscaler",
