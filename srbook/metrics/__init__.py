@@ -1,12 +1,13 @@
 """How good an upscaled image is, and how much information images and residuals hold.
 
-PSNR, SSIM, LPIPS, the protocols of the tables, and the table of metrics; the power spectrum; entropies of images and
-residuals, and distances between distributions.
+PSNR, SSIM, LPIPS, NIQE, the protocols of the tables, and the table of metrics; the power spectrum; entropies of images
+and residuals, and distances between distributions.
 """
 
 from srbook.metrics.entropy import image_entropy, residual_entropy, shannon_entropy
 from srbook.metrics.fidelity import psnr, ssim
 from srbook.metrics.frechet import FeatureStatistics, feature_statistics, frechet_distance
+from srbook.metrics.niqe import PristineModel, fit_pristine, niqe
 from srbook.metrics.perceptual import lpips
 from srbook.metrics.protocol import PROTOCOL_A, PROTOCOL_B, PROTOCOLS, Protocol, Scores
 from srbook.metrics.spectrum import radial_spectrum
@@ -20,13 +21,16 @@ __all__ = [
     "PROTOCOL_B",
     "FeatureStatistics",
     "Metric",
+    "PristineModel",
     "Protocol",
     "Scores",
     "chosen_metrics",
     "feature_statistics",
+    "fit_pristine",
     "frechet_distance",
     "image_entropy",
     "lpips",
+    "niqe",
     "psnr",
     "radial_spectrum",
     "residual_entropy",

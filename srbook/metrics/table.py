@@ -10,6 +10,7 @@ from torch import Tensor
 from srbook.arguments import require_iterable
 from srbook.metrics.entropy import image_entropy, residual_entropy
 from srbook.metrics.fidelity import Channel, psnr, ssim
+from srbook.metrics.niqe import niqe
 from srbook.metrics.perceptual import lpips
 
 Images = Tensor | Sequence[Tensor]
@@ -56,6 +57,10 @@ def _lpips(sr: Tensor, truth: Tensor, *, channel: Channel, border: int) -> Tenso
     return lpips(sr, truth)  # on the whole RGB image
 
 
+def _niqe(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
+    return niqe(sr)  # on the Y channel of the whole image
+
+
 def _entropy(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
     return image_entropy(sr, channel=channel)
 
@@ -70,6 +75,7 @@ METRICS: dict[str, Metric] = {
         Metric("psnr", "PSNR (dB)", 2, "higher", psnr),
         Metric("ssim", "SSIM", 4, "higher", ssim),
         Metric("lpips", "LPIPS", 4, "lower", _lpips, prepare=lambda: lpips(*torch.zeros(2, 1, 3, 64, 64))),
+        Metric("niqe", "NIQE", 2, "lower", _niqe, needs_truth=False),
         Metric("entropy", "entropy (bits)", 3, None, _entropy, needs_truth=False),
         Metric("residual_entropy", "residual entropy (bits)", 3, "lower", _residual_entropy),
     )
