@@ -8,18 +8,17 @@ from typing import Any
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from srbook.arguments import require_instance
 from srbook.codecs import CODECS
 from srbook.codecs.base import FORMAT as CODEC
-from srbook.codecs.base import rebuild_codec
+from srbook.codecs.base import build_codec, rebuild_codec
 from srbook.degradations import build_degradation
-from srbook.files import checksum, load_tensors, parse_metadata, require_tensors
+from srbook.files import checksum, load_tensors
 from srbook.frozen import Frozen
 from srbook.methods import METHODS, Method
-from srbook.methods.base import COMPILED, FORMAT
-from srbook.methods.renamed import present_arguments
+from srbook.methods.files import build_method, rebuild_method
 from srbook.settings import TrainingConfig
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -99,17 +98,18 @@ def begin_from(method: Method, preset: Preset) -> str | None:
         origin = load(preset.starts_from)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{preset.name} starts from the weights of {preset.starts_from!r}: {error}") from error
-    if origin.kind == method.kind:
-        origin.begin(method.stage)  # drops what only an earlier stage has
+    heir = method.get_submodule(getattr(method, "starts_as", ""))
+    if origin.kind == heir.kind:
+        origin.begin(heir.stage)  # drops what only an earlier stage has
     weights = origin.state_dict()
-    own = method.state_dict()
+    own = heir.state_dict()
     unfit = [name for name, tensor in weights.items() if name not in own or own[name].shape != tensor.shape]
     if unfit:
         raise ValueError(
             f"{preset.name} starts from {preset.starts_from!r}, but {len(unfit)} of its {len(weights)} tensors have no "
             f"place of their shape in the method, {unfit[0]!r} first"
         )
-    method.load_state_dict(weights, strict=False)
+    heir.load_state_dict(weights, strict=False)
     return checksum(weights)
 
 
@@ -184,65 +184,8 @@ def load(checkpoint_or_name: str | Path) -> Method:
 
 def _read(path: Path) -> Method:
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") == CODEC:
-        return rebuild_codec(path, tensors, metadata)
-    if metadata.get("format") != FORMAT or "config" not in metadata:
-        raise ValueError(
-            f"{path} does not hold an srbook method (format {metadata.get('format', 'unknown')!r}). Load the file that "
-            "Method.save or a training run wrote (weights.safetensors)."
-        )
-    config = parse_metadata(_Config, metadata["config"], path)
-    _require_known(config.method, f"{path}: ")
-    try:
-        arguments = present_arguments(config.method, config.arguments)
-        with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
-            method = _construct(config.method, arguments)
-            if config.stage is not None:
-                method.begin(config.stage)
-    except FileNotFoundError:
-        raise  # a frozen part is not on this machine
-    except Exception as error:  # whatever a constructor does with the arguments of a foreign file
-        raise ValueError(f"{path}: no {config.method} can be made of the arguments it names ({error})") from error
-    carried = {name: tensors.pop(name) for name in list(tensors) if name.startswith("frozen/")}
-    expected = method.state_dict()
-    tensors = {name.replace(COMPILED, ""): tensor for name, tensor in tensors.items()}  # earlier versions kept that
-    require_tensors(tensors, expected, path, f"the method they name ({config.method})")
-    method.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
-    _load_frozen(method, config.frozen, carried, path)
-    return method.eval()
-
-
-class _Config(BaseModel):
-    """What a method's file says of it. Files of the first versions have no stage."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    method: str
-    arguments: dict[str, Any]
-    stage: str | None = None
-    frozen: dict[str, str] = Field(default_factory=dict)
-
-
-def _load_frozen(method: Method, hashes: dict[str, str], carried: dict[str, Tensor], path: Path) -> None:
-    """Give the frozen parts their carried tensors, or check that those of this machine are the same."""
-    parts = {name: part for name, part in method.named_modules() if isinstance(part, Frozen)}
-    if foreign := hashes.keys() - parts.keys():
-        raise ValueError(f"{path} names the frozen part {min(foreign)!r}, which {method.kind} does not have")
-    for name, part in parts.items():
-        prefix = f"frozen/{name}/"
-        if own := {key: carried.pop(key) for key in list(carried) if key.startswith(prefix)}:
-            try:
-                part.load({key.removeprefix(prefix): tensor for key, tensor in own.items()})
-            except ValueError as error:
-                raise ValueError(f"{path}: {name}: {error}") from error
-        elif part.missing or part.hash != hashes.get(name, part.hash):
-            has = f"another one is there ({part.hash})" if part.hash else "it is missing"
-            raise FileNotFoundError(
-                f"{path} needs the frozen part {name!r} with the hash {hashes.get(name)}, and {has}. Install it, or "
-                "have the file written again with Method.save(path, carry=True)."
-            )
-    if carried:
-        raise ValueError(f"{path} holds {min(carried)!r}, which belongs to no frozen part of {method.kind}")
+    rebuild = rebuild_codec if metadata.get("format") == CODEC else rebuild_method
+    return rebuild(path, tensors, metadata)
 
 
 def _class(kind: str) -> type:
@@ -250,20 +193,19 @@ def _class(kind: str) -> type:
 
 
 def _described(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method, whose codec its preset describes, in case its weights are not there."""
-    name = arguments.get("codec")
-    if not isinstance(name, str) or name not in presets():
-        return arguments
-    codec = read_preset(name)
-    return arguments | {"codec": {"file": name, "kind": codec.method, "arguments": codec.arguments}}
+    """The arguments of a method, with the presets that they name described: its codec, and whom it teaches."""
+    described = dict(arguments)
+    if (name := arguments.get("codec")) in presets():  # its weights may not be there
+        codec = read_preset(name)
+        described["codec"] = {"file": name, "kind": codec.method, "arguments": codec.arguments}
+    if (name := arguments.get("student")) in presets():
+        student = read_preset(name)
+        described["student"] = {"method": student.method, "arguments": _described(student.arguments)}
+    return described
 
 
 def _construct(kind: str, arguments: dict[str, Any]) -> Method:
-    _require_known(kind)
-    try:
-        return _class(kind)(**arguments)
-    except TypeError as error:
-        raise ValueError(f"method {kind!r} does not take these arguments: {error}") from error
+    return build_codec(kind, arguments) if kind in CODECS else build_method(kind, arguments)
 
 
 def _contents(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from srbook.arguments import require_choice, require_function, require_iterable, require_numbers
-from srbook.paths import AnchoredPath, broadcast, require_fitting, require_path
+from srbook.paths import AnchoredPath, Time, broadcast, require_fitting, require_path
 from srbook.random import normal, require_generator
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -226,6 +226,21 @@ def euler_maruyama(
     g = broadcast(path.diffusion(t), x_t)
     drift = path.velocity(x_t, x0, anchor, t) - eta**2 * g.square() / 2 * score
     return x_t - (t - s) * drift, eta * g * math.sqrt(t - s)
+
+
+def step_coefficients(path: AnchoredPath, t: Time, s: Time, eta: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """How much of x_0, of x_t, and of the anchor the mean of a step back holds: k, m, and j, float64 scalars.
+
+    They sum to 1. At eta = 0 on ResShift's path they are those of SinSR (Wang et al. 2024); at eta = 1 its j is 0.
+    Arguments and errors are as in `AnchoredPath.posterior`, for one time.
+    """
+    require_path(path)
+    for name, moment in (("t", t), ("s", s)):
+        if isinstance(moment, Tensor) and moment.ndim:
+            raise ValueError(f"{name} must be one time, got {tuple(moment.shape)}")
+    x0, x_t, anchor = torch.eye(3, dtype=torch.float64)
+    k, m, j = path.posterior(x_t, x0, anchor, t, s, eta)[0]
+    return k, m, j
 
 
 def _walk(

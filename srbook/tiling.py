@@ -20,7 +20,6 @@ from torch import Tensor
 from srbook.arguments import require_counts, require_instance, require_integer
 from srbook.images import clip, require_images
 from srbook.methods.base import Upscaler
-from srbook.methods.diffusion import Diffusion
 from srbook.progress import Progress
 from srbook.random import PlacedGenerator, draw_seed
 
@@ -121,7 +120,7 @@ def upscale_blocks(
     require_integer("overlap", overlap, 0)
     if 3 * overlap >= tile:
         raise ValueError(f"overlap must be at least 0 and less than a third of the tile ({tile}), got {overlap}")
-    unit = method.unit if isinstance(method, Diffusion) else 1
+    unit = getattr(method, "unit", 1)  # of a diffusion
     if tile < 3 * overlap + unit and tile < max(image.shape[-2:]):
         raise ValueError(f"tile must be at least {3 * overlap + unit} for {method.kind} and an overlap of {overlap}")
     return _blocks(method, image, tile, overlap, unit, steps, generator, progress)
@@ -145,7 +144,8 @@ def _blocks(
     device = next((parameter.device for parameter in method.parameters()), image.device)
     count = len(tops) * len(lefts)
     inner = progress is not None and count == 1 and method.samples
-    placed = isinstance(method, Diffusion) and count > 1
+    space = getattr(method, "space", None)  # a diffusion draws noise there
+    placed = space is not None and count > 1
     seed = draw_seed(generator) if placed else None
 
     def zeros(rows: int, columns: int) -> Tensor:
@@ -165,7 +165,7 @@ def _blocks(
                 with torch.no_grad():
                     piece = image[..., top:bottom, left:right].to(device)
                     if placed:
-                        place = (scale * start // method.space.factor for start in (top, left))
+                        place = (scale * start // space.factor for start in (top, left))
                         generator = PlacedGenerator(seed, *place)
                     upscaled = method.upscale(piece, steps=steps, generator=generator, progress=inner).image.to(window)
                 window += rows[i][:, None] * columns[j] * upscaled

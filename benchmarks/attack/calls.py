@@ -348,6 +348,13 @@ def of_metrics() -> Iterator[Case]:
     first, second = (metrics.feature_statistics([picture(8, n)], lambda x: x) for n in (2, 3))
     wrong = {"second": {"None": None, "features": vectors, "other": second}}
     yield Case("frechet_distance", metrics.frechet_distance, {"first": first, "second": first}, wrong)
+    large = picture(1, 3, 96, 192)
+    model = metrics.fit_pristine([large])
+    models = {"None of it": vectors, "text": "bsds", "features": metrics.PristineModel(vectors, vectors)}
+    wrong = {"image": {**NO_VALUES, "one block": picture(1, 3, 96, 96)}, "model": models}
+    yield Case("niqe", metrics.niqe, {"image": large, "model": model}, wrong)
+    bad = {"none": [], "None": None, "small": [X], "arrays": [large.numpy()], "images": large[0]}
+    yield Case("fit_pristine", metrics.fit_pristine, {"images": [large]}, {"images": bad})
     wrong = {"image": drop(NO_IMAGE, "0 to 255", "-1 to 1", "gray", "four channels", "channels last")}
     yield Case("radial_spectrum", metrics.radial_spectrum, {"image": X}, wrong)
     yield Case(
@@ -383,6 +390,14 @@ def of_losses() -> Iterator[Case]:
     wrong = {"sr": other, "hr": other, "extract": extracts, "distance": NO_CHOICE}
     right = {"sr": X, "hr": X, "extract": lambda x: x, "distance": "l1"}
     yield Case("feature_distance", losses.feature_distance, right, wrong)
+    logits = pick(NO_IMAGE, "array", "list", "None", "uint8", "number")
+    right = {"p_logits": X.flatten(1), "q_logits": X.flatten(1)}
+    wrong = {"p_logits": {**logits, "number of them": X}, "q_logits": {**logits, "other size": X.flatten(1)[:, 1:]}}
+    yield Case("jensen_shannon", losses.jensen_shannon, right, wrong)
+    embeds = {**NO_FUNCTION, "array": lambda x: x.detach().numpy(), "maps": lambda x: x}
+    wrong = {"sr": other, "hr": other, "embed": embeds, "temperature": NO_POSITIVE}
+    right = {"sr": X, "hr": X, "embed": lambda x: x.flatten(1), "temperature": 1.0}
+    yield Case("jensen_shannon_loss", losses.jensen_shannon_loss, right, wrong)
     small = {"image": pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray") | {"small": LR}}
     yield Case("vgg19_features", losses.vgg19_features, {"image": X}, small, tried=False)
     no_scores = pick(NO_IMAGE, "array", "list", "None", "uint8", "number")
@@ -463,6 +478,9 @@ def of_paths() -> Iterator[Case]:
     wrong = {**shared, "eta": NO_SHARE, "generator": NO_GENERATOR}
     yield Case("ancestral", samplers.ancestral, right, {**wrong, "variance": NO_CHOICE})
     yield Case("reverse_sde", samplers.reverse_sde, right, wrong)
+    wrong_steps = {"path": NO_PATH, "t": times, "s": {**times, "later": 6.0}, "eta": NO_SHARE}
+    steps = {"path": path, "t": 5.0, "s": 4.0, "eta": 0.0}
+    yield Case("step_coefficients", samplers.step_coefficients, steps, wrong_steps)
     wrong = {**shared, "solver": NO_CHOICE, "times": {**NO_TIMES, "0": [10.0, 0.0]}}
     yield Case("probability_flow", samplers.probability_flow, right, wrong)
     wrong = {"rtol": NO_POSITIVE, "atol": NO_POSITIVE, "denoise": denoisers}
@@ -570,6 +588,13 @@ def of_networks() -> Iterator[Case]:
     yield Case("Codebook", networks.Codebook, {"codes": 8, "channels": 3}, wrong)
     wrong = {"width": NO_COUNT, "layers": NO_COUNT}
     yield Case("PatchDiscriminator", networks.PatchDiscriminator, {"width": 4, "layers": 1}, wrong)
+    bounds = {"0": 0.0, "-1": -1.0, "nan": math.nan, "text": "2"}
+    wrong = {"width": {**NO_COUNT, "3": 3}, "inner": NO_CHOICE, "bound": bounds}
+    yield Case("Coupling", networks.Coupling, {"width": 4, "inner": "inverted", "bound": 2.0}, wrong)
+    right = {"width": 4, "depth": 2, "bound": None}
+    yield Case("InvertibleNetwork", networks.InvertibleNetwork, right, {**wrong, "depth": NO_COUNT})
+    wrong |= {"classes": NO_COUNT, "depth": NO_COUNT}
+    yield Case("FrequencyExtractor", networks.FrequencyExtractor, {"classes": 2, "width": 4, "depth": 1}, wrong)
     right = {"scale": 4, "width": 8, "growth": 4, "blocks": 1}
     wrong = {"scale": {**NO_COUNT, "3": 3}, "width": NO_COUNT, "growth": NO_COUNT, "blocks": NO_COUNT}
     yield Case("RRDBNet", networks.RRDBNet, right, wrong)
@@ -614,6 +639,13 @@ def of_networks() -> Iterator[Case]:
     judge = networks.PatchDiscriminator(4, 1)
     small = {"small": picture(1, 3, 5, 9)}
     yield Case("PatchDiscriminator.forward", judge.forward, {"image": X}, {"image": {**inputs, **small}})
+    maps = pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray")
+    invertible = networks.InvertibleNetwork(4, 1)
+    four = picture(1, 4, 8, 8)
+    yield Case("InvertibleNetwork.forward", invertible.forward, {"input": four}, {"input": maps})
+    yield Case("InvertibleNetwork.inverse", invertible.inverse, {"y": four}, {"y": maps})
+    extractor = networks.FrequencyExtractor(2, width=4, depth=1)
+    yield Case("FrequencyExtractor.features", extractor.features, {"image": X}, {"image": maps})
     yield Case("Unshuffled", spaces.Unshuffled, {"factor": 4}, {"factor": NO_COUNT})
     space = spaces.Unshuffled(4)
     yield Case("Unshuffled.encode", space.encode, {"image": X}, {"image": unfit})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from srbook.methods.regression import Regression
     from srbook.methods.resdiff import ResDiff
     from srbook.methods.resshift import ResShift
+    from srbook.methods.sinsr import SinSR
     from srbook.methods.sr3 import SR3
     from srbook.methods.srdiff import SRDiff
 
@@ -33,6 +34,7 @@ METHODS: Classes = Classes(
     irsde="srbook.methods.irsde:IRSDE",
     resshift="srbook.methods.resshift:ResShift",
     deltadiff="srbook.methods.deltadiff:DeltaDiff",
+    sinsr="srbook.methods.sinsr:SinSR",
 )
 __getattr__, __dir__ = lazily(
     __name__,
@@ -48,6 +50,7 @@ __getattr__, __dir__ = lazily(
         "regression": ["Regression"],
         "resdiff": ["ResDiff"],
         "resshift": ["ResShift"],
+        "sinsr": ["SinSR"],
         "sr3": ["SR3"],
         "srdiff": ["SRDiff"],
     },
@@ -69,6 +72,7 @@ __all__ = [
     "ResDiff",
     "ResShift",
     "SRDiff",
+    "SinSR",
     "Stage",
     "Upscaler",
 ]

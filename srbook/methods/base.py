@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -85,6 +85,8 @@ class Method(nn.Module, ABC):
     Attributes:
         kind: the method's name in presets and checkpoints.
         stages: the stages of training, in order.
+        starts_as: the part that takes the weights which a preset `starts_from`; empty for the whole method.
+        only_in_training: frozen parts without which the method upscales; they are None where they are missing.
         stage: name of the present one: at first the last, unless the method says otherwise.
         scale: the magnification, an integer of at least 2.
         arguments: the constructor's arguments, defaults included.
@@ -92,6 +94,8 @@ class Method(nn.Module, ABC):
 
     kind: ClassVar[str]
     stages: ClassVar[tuple[Stage, ...]]
+    starts_as: ClassVar[str] = ""
+    only_in_training: ClassVar[tuple[str, ...]] = ()
     arguments: dict[str, Any]
 
     def __init_subclass__(cls, **keywords: Any):
@@ -193,6 +197,10 @@ class Method(nn.Module, ABC):
         """The hash of each frozen part by name."""
         return {name: part.hash for name, part in self.named_modules() if isinstance(part, Frozen)}
 
+    def needed(self, names: Iterable[str]) -> list[str]:
+        """The frozen parts among `names` that upscaling needs."""
+        return [name for name in names if name.split(".")[0] not in self.only_in_training]
+
     def save(self, path: str | Path, *, carry: bool = False) -> Path:
         """Write weights, stage, and the arguments that rebuild the method to one safetensors file, atomically.
 
@@ -203,7 +211,7 @@ class Method(nn.Module, ABC):
         tensors = self.state_dict()
         if frozen := self.frozen():
             config["frozen"] = frozen
-            for name in frozen if carry else ():
+            for name in self.needed(frozen) if carry else ():
                 weights = self.get_submodule(name).weights()
                 tensors |= {f"frozen/{name}/{key}": tensor for key, tensor in weights.items()}
         return save_tensors(path, tensors, {"format": FORMAT, "config": json.dumps(config)})

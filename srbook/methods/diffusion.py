@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -170,13 +170,20 @@ class Diffusion(Method):
         self, lr: Tensor, *, steps: int | None, generator: torch.Generator | None, progress: bool
     ) -> SampleResult:
         """`upscale` of the stage "diffusion": sample in the space, and decode."""
+        sample = partial(self.sample, steps=steps, generator=generator, progress=progress)
+        return self.decoded(lr, generator, sample)
+
+    def decoded(
+        self, lr: Tensor, generator: torch.Generator | None, sample: Callable[[Condition, Tensor], SampleResult]
+    ) -> SampleResult:
+        """The image of the x_0 that `sample` makes of a condition and noise, for `lr` of any size."""
         height, width = (self.scale * side for side in lr.shape[-2:])
         least = math.ceil(self.least * self.space.factor / self.scale)
         padded = _extend(lr, self.unit, least)
         sides = [self.scale * side // self.space.factor for side in padded.shape[-2:]]
         condition = self.condition(padded)
         noise = normal((len(lr), self.space.channels, *sides), condition.anchor, generator)
-        result = self.sample(condition, noise, steps=steps, generator=generator, progress=progress)
+        result = sample(condition, noise)
         return SampleResult(image=self.space.decode(result.image)[..., :height, :width], nfe=result.nfe)
 
 
