@@ -24,8 +24,12 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
         raise ValueError(f"distributions must be (N, D), got {tuple(p_logits.shape)}")
     log_p, log_q = (log_softmax(at_least_single(logits), dim=-1) for logits in (p_logits, q_logits))
     log_mean = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=log_p.dtype, device=log_p.device))
-    apart = [(log.exp() * (log - log_mean)).sum(dim=-1) for log in (log_p, log_q)]
-    return 0.5 * (apart[0] + apart[1])
+    apart = []
+    for log in (log_p, log_q):
+        possible = log > -torch.inf  # 0 log 0 is 0
+        ratio = torch.where(possible, log, 0.0) - torch.where(possible, log_mean, 0.0)
+        apart.append((log.exp() * ratio).sum(dim=-1))
+    return (0.5 * (apart[0] + apart[1])).clamp(min=0)
 
 
 def jensen_shannon_loss(sr: Tensor, hr: Tensor, embed: Embedding, temperature: float = 1.0) -> Tensor:

@@ -110,6 +110,7 @@ class Method(nn.Module, ABC):
         self.register_load_state_dict_pre_hook(_name_as_compiled)
         self.scale = scale
         self.stage = self.stages[-1].name
+        self.hashes_in_training: dict[str, str] = {}  # of frozen parts that may be missing now
 
     @classmethod
     def stage_names(cls) -> tuple[str, ...]:
@@ -209,7 +210,7 @@ class Method(nn.Module, ABC):
         """
         config = {"method": self.kind, "arguments": self.arguments, "stage": self.stage}
         tensors = self.state_dict()
-        if frozen := self.frozen():
+        if frozen := {**self.hashes_in_training, **self.frozen()}:
             config["frozen"] = frozen
             for name in self.needed(frozen) if carry else ():
                 weights = self.get_submodule(name).weights()

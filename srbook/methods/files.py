@@ -52,7 +52,7 @@ def rebuild_method(path: str | Path, tensors: dict[str, Tensor], metadata: dict[
     try:
         arguments = present_arguments(config.method, config.arguments)
         with torch.random.fork_rng(devices=[]):  # its fresh weights draw from the global generator
-            method = build_method(config.method, arguments)
+            method = _build_to_upscale(config.method, arguments)
             if config.stage is not None:
                 method.begin(config.stage)
     except FileNotFoundError:
@@ -66,6 +66,19 @@ def rebuild_method(path: str | Path, tensors: dict[str, Tensor], metadata: dict[
     method.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
     _load_frozen(method, config.frozen, carried, path)
     return method.eval()
+
+
+def _build_to_upscale(kind: str, arguments: dict[str, Any]) -> Method:
+    """`build_method`, also where what only training needs is damaged or does not fit any more."""
+    try:
+        return build_method(kind, arguments)
+    except ValueError:
+        idle = {name for name in METHODS[kind].only_in_training if arguments.get(name) is not None}
+        if not idle:
+            raise
+        method = build_method(kind, {**arguments, **dict.fromkeys(idle)})
+        method.arguments.update({name: arguments[name] for name in idle})
+        return method
 
 
 class _Config(BaseModel):
@@ -82,6 +95,7 @@ class _Config(BaseModel):
 def _load_frozen(method: Method, hashes: dict[str, str], carried: dict[str, Tensor], path: Path) -> None:
     """Give the frozen parts their carried tensors, or check that those of this machine are the same."""
     parts = {name: part for name, part in method.named_modules() if isinstance(part, Frozen)}
+    method.hashes_in_training = {name: hashes[name] for name in hashes.keys() - method.needed(hashes)}
     if foreign := set(method.needed(hashes)) - parts.keys():
         raise ValueError(f"{path} names the frozen part {min(foreign)!r}, which {method.kind} does not have")
     for name, part in parts.items():
@@ -93,7 +107,7 @@ def _load_frozen(method: Method, hashes: dict[str, str], carried: dict[str, Tens
                 raise ValueError(f"{path}: {name}: {error}") from error
         elif part.missing or part.hash != hashes.get(name, part.hash):
             if not method.needed([name]):
-                setattr(method, name.split(".")[0], None)
+                setattr(method, name.split(".")[0], None)  # not the one it was trained with
                 continue
             has = f"another one is there ({part.hash})" if part.hash else "it is missing"
             raise FileNotFoundError(

@@ -69,6 +69,8 @@ class SinSR(Method):
         for name, weight in (("distill", distill), ("inverse", inverse), ("truth", truth)):
             if weight < 0:
                 raise ValueError(f"{name} must be a weight of at least 0, got {weight}")
+        if student.keys() != {"method", "arguments"}:
+            raise ValueError(f"a student is described by its method and arguments, got {student!r}")
         self.student = build_method(student["method"], {**student["arguments"], "scale": scale})
         if not isinstance(self.student, Diffusion):
             raise ValueError(f"the student must be a diffusion, got {student['method']}")
@@ -80,6 +82,7 @@ class SinSR(Method):
             )
         if teacher_steps is None and self.student.path.end == 1:
             raise ValueError(f"the path of {self.student.kind} has no whole steps: say how many teacher_steps to take")
+        self.student.sampling_times(teacher_steps)  # refuses an impossible number now
         self.teacher = frozen_teacher(teacher, self.student)
 
     @property

@@ -28,7 +28,7 @@ class PristineModel(NamedTuple):
 
 
 def niqe(image: Tensor, model: PristineModel | None = None) -> Tensor:
-    """The distance of each image's features from those of good photographs, (N,) float64; lower is better.
+    """The distance of each image's features from those of good photographs, (N,) float64 on the CPU; lower is better.
 
     Mittal, Soundararajan, and Bovik (2013). Each block of 96x96 pixels of the rounded Y channel, and of its half size,
     is normalized by its local mean and deviation; 36 parameters of generalized Gaussians describe what is left. The
@@ -63,7 +63,7 @@ def fit_pristine(images: Iterable[Tensor]) -> PristineModel:
 
 def block_features(image: Tensor) -> tuple[Tensor, Tensor]:
     """The features of each block of one image (1, 3, H, W), (blocks, 36), and their sharpness, (blocks,)."""
-    gray = (255 * luma(image.double())).round()
+    gray = (255 * luma(image.double().cpu())).round()
     height, width = (side // BLOCK * BLOCK for side in gray.shape[-2:])
     if height * width < 2 * BLOCK**2:
         raise ValueError(f"NIQE needs two blocks of {BLOCK}x{BLOCK} pixels, got {tuple(image.shape[-2:])}")

@@ -34,6 +34,16 @@ def test_it_lies_between_0_and_ln_2_and_is_symmetric():
     assert_allclose(jensen_shannon(apart[:1], apart[1:]), math.log(2))
 
 
+def test_masked_logits_and_equal_ones():
+    p = torch.tensor([[0.0, -torch.inf]], dtype=torch.float64, requires_grad=True)
+    found = jensen_shannon(p, torch.zeros(1, 2, dtype=torch.float64))
+    assert_allclose(found.detach(), 0.5 * (math.log(4 / 3) + 0.5 * math.log(2 / 3) + 0.5 * math.log(2)))
+    found.sum().backward()
+    assert torch.isfinite(p.grad).all()
+    near = logits(100, 8).float()
+    assert torch.isfinite(jensen_shannon(near, near + 1e-4 * logits(100, 8, seed=1).float()).sqrt()).all()
+
+
 def test_its_root_obeys_the_triangle_inequality():
     p, q, r = (logits(200, 5, seed=seed, spread=3.0) for seed in (0, 1, 2))
     sides = [jensen_shannon(*pair).sqrt() for pair in ((p, r), (p, q), (q, r))]

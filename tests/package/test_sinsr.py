@@ -138,11 +138,34 @@ def test_tiles_of_a_picture_share_its_noise():
     torch.testing.assert_close(tiles, again)
 
 
-def test_another_teacher_is_not_taken_for_the_one_that_taught(teacher: Path, tmp_path: Path):
-    file = build(teacher=str(teacher)).save(tmp_path / "student.safetensors")
+@pytest.mark.parametrize("change", ["weights", "path", "kind", "damage"])
+def test_a_student_upscales_though_its_teacher_has_changed(teacher: Path, tmp_path: Path, change: str):
+    method, lr = build(teacher=str(teacher)), pair()[1]
+    file = method.save(tmp_path / "student.safetensors")
+    torch.manual_seed(2)
+    if change == "weights":
+        ResShift(scale=4, **STUDENT).save(teacher)
+    elif change == "path":
+        ResShift(scale=4, **STUDENT | {"schedule": {"steps": 5}}).save(teacher)
+    elif change == "kind":
+        srbook.build("rrdb-tiny").save(teacher)
+    else:
+        teacher.write_bytes(b"xx")
+    loaded = srbook.load(file)
+    assert loaded.teacher is None and loaded.arguments == method.arguments
+    image = method.upscale(lr, generator=seeded()).image
+    torch.testing.assert_close(loaded.upscale(lr, generator=seeded()).image, image)
+
+
+def test_a_student_saved_without_its_teacher_still_knows_it(teacher: Path, tmp_path: Path):
+    file, moved = build(teacher=str(teacher)).save(tmp_path / "student.safetensors"), tmp_path / "moved"
+    teacher.rename(moved)
+    again = srbook.load(file).save(tmp_path / "again.safetensors")
     torch.manual_seed(2)
     ResShift(scale=4, **STUDENT).save(teacher)
-    assert srbook.load(file).teacher is None
+    assert srbook.load(again).teacher is None
+    moved.replace(teacher)
+    assert srbook.load(again).teacher is not None
 
 
 def test_the_flow_of_ecdp_is_distilled_from_its_teacher_alone(tmp_path: Path):
@@ -163,6 +186,8 @@ def test_the_flow_of_ecdp_is_distilled_from_its_teacher_alone(tmp_path: Path):
     ("changes", "message"),
     [
         ({"inverse": -1.0}, "inverse must be a weight of at least 0"),
+        ({"teacher_steps": 99}, "this path has 15 whole steps, got steps=99"),
+        ({"student": {"method": "resshift"}}, "a student is described by its method and arguments"),
         ({"inverse": 0.0}, "the term of the truth needs the way back"),
         ({"student": {"method": "regression", "arguments": {}}}, "regression"),
         ({"student": {"method": "irsde", "arguments": srbook.build("irsde-tiny").arguments}}, "irsde has no way back"),
