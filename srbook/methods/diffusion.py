@@ -78,7 +78,7 @@ class Diffusion(Method):
 
     @property
     def unit(self) -> int:
-        """Pixels of the small image: the network takes multiples of it, and sees the same in an image moved by it."""
+        """Sides of the small image are extended to multiples of so many pixels, and tiles begin on them."""
         multiple = self.multiple * self.space.factor
         return multiple // math.gcd(multiple, self.scale)
 

@@ -87,7 +87,7 @@ class SinSR(Method):
 
     @property
     def space(self) -> Space:
-        """Where it jumps: the student's."""
+        """That of the student, where it jumps."""
         return self.student.space
 
     @property
