@@ -44,8 +44,13 @@ def upscale(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the model's own")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the result of models that sample.")] = 0,
     tile: Annotated[
-        int, typer.Option(min=8, help="Side of the tiles, in input pixels; smaller needs less memory.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=8,
+            help="Side of the tiles, in input pixels; smaller needs less memory.",
+            show_default="256, or less where such a tile would take more than 6 GB",
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,
     precision: Annotated[
         Precision, typer.Option(help="bf16 is faster on hardware made for it; auto takes it there.")
@@ -85,7 +90,7 @@ def upscale(
     from srbook.accel import choose_precision
     from srbook.cli import jobs as planning
     from srbook.cli.batch import Batch, ended_like_by_ctrl_c, possible, work_through
-    from srbook.upscaling import tile_bytes
+    from srbook.upscaling import default_tile, tile_bytes
 
     if overwrite and skip_existing:
         raise ValueError("--overwrite and --skip-existing exclude each other")
@@ -103,6 +108,7 @@ def upscale(
         per_pixel = tile_bytes(method, steps)
     if where.type != "cpu":
         per_pixel = 0  # tiles are in the memory of the GPU
+    tile = default_tile(per_pixel) if tile is None else tile
     batch = Batch(len(plan.jobs) + len(plan.unreadable), context.find_root().params["debug"])
     for remark in plan.remarks:
         say(f"Warning: {remark}", err=True)

@@ -13,7 +13,7 @@ from srbook.memory import available_bytes, free_of_group, peak_bytes
 from srbook.methods import Bicubic
 from srbook.registry import load
 from srbook.tiling import upscale_tiled
-from srbook.upscaling import needed_bytes, tile_bytes, upscale_picture
+from srbook.upscaling import default_tile, needed_bytes, tile_bytes, upscale_picture
 
 
 def image(height: int, width: int, channels: int = 3) -> Tensor:
@@ -89,3 +89,7 @@ def test_memory_of_the_machine_and_of_its_groups(tmp_path: Path):
     assert free_of_group(tmp_path, *names) == 2500
     (tmp_path / "memory.max").write_text("max\n")
     assert free_of_group(tmp_path, *names) is None and free_of_group(tmp_path / "absent", *names) is None
+
+
+def test_tiles_are_smaller_where_they_would_take_much_memory():
+    assert [default_tile(size) for size in (0, 9e3, 9e4, 1.7e5, 1e6)] == [256, 256, 256, 128, 64]
