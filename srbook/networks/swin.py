@@ -93,8 +93,7 @@ class WindowAttention(nn.Module):
         logits += self.bias[self.offsets].permute(2, 0, 1)
         if regions is not None:
             together = regions[:, None, :, None] == regions[:, None, None, :]
-            mask = torch.zeros_like(together, dtype=logits.dtype).masked_fill(~together, float("-inf"))
-            logits.unflatten(0, (-1, len(regions))).add_(mask)
+            logits.unflatten(0, (-1, len(regions))).masked_fill_(~together, float("-inf"))
         mixed = logits.softmax(dim=-1) @ value
         return self.out(mixed.transpose(1, 2).flatten(2))
 

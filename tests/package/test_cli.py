@@ -565,7 +565,10 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--metrics", "psnr,fid"), "metrics must be some of psnr, ssim, lpips, entropy, residual_entropy, got fid"),
+        (
+            ("--metrics", "psnr,fid"),
+            "metrics must be some of psnr, ssim, lpips, niqe, entropy",
+        ),
         (("--scale", "2", "--model", "rrdb-small"), "rrdb-small magnifies 4 times"),
         (("--degradation", "blurry"), "unknown degradation 'blurry'; choose from bicubic, noisy"),
         (("--degradation", "{kind"), "--degradation must be a name or a mapping"),
