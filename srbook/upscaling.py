@@ -12,7 +12,7 @@ from srbook.methods.base import Upscaler
 from srbook.tiling import default_overlap, upscale_blocks
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601 in full range, as Pillow makes gray of colors
-_LARGE_TILE = 6e9  # bytes
+_LARGE_TILE = 2.5e9  # bytes; attention takes more than the estimate, which grows with the pixels alone
 _PROBE = 32  # side of the picture on which a method's memory is measured; smaller ones show the weights, not the pixels
 _UNSEEN = 1.4  # what operations take for themselves; 1.1 to 1.4 was measured for the shipped models
 _MARGIN = 4  # pixels of surroundings, of which bicubic interpolation reads 2
@@ -83,7 +83,7 @@ def tile_bytes(method: Upscaler, steps: int | None = None) -> float:
 
 
 def default_tile(per_tile_pixel: float) -> int:
-    """256, or half or a quarter of it where such a tile would take more than 6 GB, as with a codec at its full size."""
+    """256, or half or a quarter of it where such a tile would take more than 2.5 GB, as with a codec at full size."""
     return next((tile for tile in (256, 128) if tile**2 * per_tile_pixel <= _LARGE_TILE), 64)
 
 

@@ -48,7 +48,7 @@ def upscale(
         typer.Option(
             min=8,
             help="Side of the tiles, in input pixels; smaller needs less memory.",
-            show_default="256, or less where such a tile would take more than 6 GB",
+            show_default="256, or less where such a tile would take more than 2.5 GB",
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = Device.auto,

@@ -92,4 +92,4 @@ def test_memory_of_the_machine_and_of_its_groups(tmp_path: Path):
 
 
 def test_tiles_are_smaller_where_they_would_take_much_memory():
-    assert [default_tile(size) for size in (0, 9e3, 9e4, 1.7e5, 1e6)] == [256, 256, 256, 128, 64]
+    assert [default_tile(size) for size in (0, 9e3, 9e4, 1.7e5, 1e6)] == [256, 256, 128, 64, 64]
