@@ -90,8 +90,9 @@ lock: ## Remake constraints.txt with the newest versions, at the same torch (or 
 	@$(PYTHON) -m venv _build/lock
 	@_build/lock/bin/python -m pip --disable-pip-version-check install --quiet uv
 	@echo "torch==$(TORCH)" > _build/lock/pins.txt
-	@# A CPU build of torch wants none of the CUDA packages that the index lists for it.
-	@_build/lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	@# Not of iqa, which brings another sixty packages. A CPU build of torch wants none of the CUDA packages that the index
+	@# lists for it.
+	@_build/lock/bin/uv pip compile pyproject.toml --extra test --extra lab --universal --python-version 3.10 \
 	  --no-annotate --no-header --quiet --constraints _build/lock/pins.txt > _build/lock/all.txt
 	@grep -Ev '^(nvidia-|cuda-|triton|srbook)' _build/lock/all.txt > constraints.txt
 	@echo "constraints.txt: $$(wc -l < constraints.txt) pins, torch $(TORCH)"

@@ -43,6 +43,7 @@ PARTS = (
     Part("sklearn", "scikit-learn", "sample photographs", "samples"),
     Part("torchvision", "torchvision", "LPIPS and ECDP's quality loss", "lpips"),
     Part("lpips", "lpips", "the LPIPS metric", "lpips"),
+    Part("pyiqa", "pyiqa", "the metrics CLIPIQA and MUSIQ (non-commercial)", "iqa"),
     Part("IPython", "ipython", "the notebooks", "study"),
     Part("ipykernel", "ipykernel", "the notebooks", "study"),
     Part("ipywidgets", "ipywidgets", "interactive figures in Jupyter", "study"),

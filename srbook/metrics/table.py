@@ -11,6 +11,7 @@ from srbook.arguments import require_iterable
 from srbook.metrics.entropy import image_entropy, residual_entropy
 from srbook.metrics.fidelity import Channel, psnr, ssim
 from srbook.metrics.niqe import niqe
+from srbook.metrics.no_reference import clipiqa, musiq
 from srbook.metrics.perceptual import lpips
 
 Images = Tensor | Sequence[Tensor]
@@ -61,6 +62,14 @@ def _niqe(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
     return niqe(sr)  # on the Y channel of the whole image
 
 
+def _clipiqa(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
+    return clipiqa(sr)  # on the whole RGB image, and so is MUSIQ
+
+
+def _musiq(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
+    return musiq(sr)
+
+
 def _entropy(sr: Tensor, *, channel: Channel, border: int) -> Tensor:
     return image_entropy(sr, channel=channel)
 
@@ -69,6 +78,7 @@ def _residual_entropy(sr: Tensor, truth: Tensor, *, channel: Channel, border: in
     return residual_entropy(truth, sr, channel=channel)
 
 
+_BLANK = torch.zeros(1, 3, 256, 256)
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -76,6 +86,8 @@ METRICS: dict[str, Metric] = {
         Metric("ssim", "SSIM", 4, "higher", ssim),
         Metric("lpips", "LPIPS", 4, "lower", _lpips, prepare=lambda: lpips(*torch.zeros(2, 1, 3, 64, 64))),
         Metric("niqe", "NIQE", 2, "lower", _niqe, needs_truth=False),
+        Metric("clipiqa", "CLIPIQA", 3, "higher", _clipiqa, needs_truth=False, prepare=lambda: clipiqa(_BLANK)),
+        Metric("musiq", "MUSIQ", 2, "higher", _musiq, needs_truth=False, prepare=lambda: musiq(_BLANK)),
         Metric("entropy", "entropy (bits)", 3, None, _entropy, needs_truth=False),
         Metric("residual_entropy", "residual entropy (bits)", 3, "lower", _residual_entropy),
     )

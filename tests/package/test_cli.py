@@ -567,7 +567,7 @@ def test_evaluate_prints_and_saves_a_table(tmp_path: Path, photographs: Path, ch
     [
         (
             ("--metrics", "psnr,fid"),
-            "metrics must be some of psnr, ssim, lpips, niqe, entropy",
+            "metrics must be some of psnr, ssim, lpips, niqe, clipiqa",
         ),
         (("--scale", "2", "--model", "rrdb-small"), "rrdb-small magnifies 4 times"),
         (("--degradation", "blurry"), "unknown degradation 'blurry'; choose from bicubic, noisy"),

@@ -11,7 +11,7 @@ import torch
 from packaging.requirements import Requirement
 
 from srbook.data import sample
-from srbook.metrics import lpips
+from srbook.metrics import lpips, musiq
 from srbook.parts import PARTS, missing, require
 from srbook.study import glue
 from srbook.torchvision_compat import import_torchvision
@@ -103,6 +103,7 @@ IMAGE = torch.zeros(1, 3, 64, 64)
         ("sklearn", lambda: sample("china"), r'scikit-learn, .* photographs.*pip install "srbook\[samples\]"$'),
         ("lpips", lambda: lpips(IMAGE, IMAGE, net="squeeze"), r'lpips, .*LPIPS.*pip install "srbook\[lpips\]"$'),
         ("torchvision", import_torchvision, r'torchvision, .*LPIPS.*pip install "srbook\[lpips\]"$'),
+        ("pyiqa", lambda: musiq(IMAGE), r'pyiqa, .*MUSIQ.*pip install "srbook\[iqa\]"$'),
         ("IPython", lambda: glue("name", 1), r'ipython, .*notebooks.*pip install "srbook\[study\]"$'),
     ],
 )
