@@ -81,6 +81,11 @@ def read_preset(name: str) -> Preset:
     return preset
 
 
+def is_labeled(preset: Preset) -> bool:
+    """Whether it is trained on patches with their classes, as `srbook.data.LabeledPatches` gives them."""
+    return getattr(_class(preset.method), "labeled", False)
+
+
 def begin_from(method: Method, preset: Preset) -> str | None:
     """Give a fresh method the weights that its preset starts from, and return their checksum, if it starts from any.
 
@@ -99,6 +104,8 @@ def begin_from(method: Method, preset: Preset) -> str | None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{preset.name} starts from the weights of {preset.starts_from!r}: {error}") from error
     heir = method.get_submodule(getattr(method, "starts_as", ""))
+    if part := getattr(origin, "starts_as", ""):  # of one that has a student, this
+        origin = origin.get_submodule(part)
     if origin.kind == heir.kind:
         origin.begin(heir.stage)  # drops what only an earlier stage has
     weights = origin.state_dict()

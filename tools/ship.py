@@ -28,6 +28,7 @@ from srbook.metrics import PROTOCOL_A, lpips, psnr
 from srbook.training.checkpoint import latest_checkpoint, load_checkpoint
 
 METRICS = ("psnr", "ssim", "lpips")
+EXTRACTOR = "share of the training's patches in the last log record that were given to their photograph, of classes"
 CODEC = "reconstruction rounded to 8 bits; PSNR over RGB (psnr_rgb) and on Y (psnr), LPIPS-Alex over RGB; no border"
 
 
@@ -56,6 +57,13 @@ def measure_codec(codec: torch.nn.Module, folder: Path) -> dict:
     return {"set": folder.name, "images": len(images), **means}
 
 
+def learned(run: Path) -> dict:
+    """What a classifier had learned when its training ended."""
+    record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    classes = srbook.load(run / "weights.safetensors").arguments["classes"]
+    return {"set": "training patches", "classes": classes, "accuracy": record["accuracy"]}
+
+
 def noted(config: dict) -> dict:
     """Settings of a training as JSON holds them: no limit is null."""
     return {name: None if value == math.inf else value for name, value in config.items()}
@@ -77,13 +85,21 @@ def main() -> None:
     expected = srbook.build(arguments.name).arguments
     if method.arguments != expected:
         raise SystemExit(f"the run trained {method.arguments}, not {arguments.name}: {expected}")
-    codec = method.kind in CODECS
+    extractor, codec = method.kind == "extractor", method.kind in CODECS
     *earlier, last = method.stage_names()
     runs = {stage: arguments.run / stage for stage in earlier} | {last: arguments.run}
     states = {stage: load_checkpoint(latest_checkpoint(run)) for stage, run in runs.items()}
     state = states[last]
     folder = Path(os.fspath(srbook.__file__)).parent / "weights"
     shipped = srbook.load(method.half().save(folder / f"{arguments.name}.safetensors"))
+    quality = (
+        []
+        if extractor
+        else [
+            measure_codec(shipped, folder) if codec else measure(shipped, arguments.name, folder, arguments.steps)
+            for folder in (arguments.tests / name for name in arguments.sets)
+        ]
+    )
     recipe = {
         "preset": arguments.name,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
@@ -98,12 +114,13 @@ def main() -> None:
         "date": date.today().isoformat(),
         "versions": {"srbook": srbook.__version__, "torch": torch.__version__},
         "command": f"srbook train --preset {arguments.name} --data PHOTOS",
-        "protocol": CODEC if codec else f"{PROTOCOL_A.name}: {PROTOCOL_A.description}; LPIPS-Alex over RGB",
+        "protocol": EXTRACTOR
+        if extractor
+        else CODEC
+        if codec
+        else f"{PROTOCOL_A.name}: {PROTOCOL_A.description}; LPIPS-Alex over RGB",
         "sampling_steps": arguments.steps,
-        "quality": [
-            measure_codec(shipped, folder) if codec else measure(shipped, arguments.name, folder, arguments.steps)
-            for folder in (arguments.tests / name for name in arguments.sets)
-        ],
+        "quality": [learned(arguments.run)] if extractor else quality,
     }
     if arguments.remark:
         recipe["remark"] = arguments.remark

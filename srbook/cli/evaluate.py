@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from srbook.cli.inputs import Device, choose_device
+from srbook.cli.inputs import Device, choose_device, load_upscaler
 
 if TYPE_CHECKING:
     from srbook.metrics import Metric
@@ -78,7 +78,6 @@ def evaluate(
     if save is not None and save.suffix != ".json":
         raise ValueError(f"--save {save}: the table is written as JSON, so the name must end in .json")
 
-    import srbook
     from srbook.cli.images import open_test_images
     from srbook.degradations import build_degradation
     from srbook.evaluation import evaluate as run
@@ -89,7 +88,7 @@ def evaluate(
     how = build_degradation(_description(degradation), scale)
     names = model or ["rrdb-small"]
     models = {
-        label: METHODS["bicubic"](scale=scale) if name == "bicubic" else srbook.load(name).to(where)
+        label: METHODS["bicubic"](scale=scale) if name == "bicubic" else load_upscaler(name).to(where)
         for name, label in zip(names, _labels(names), strict=True)
     }
     table = run(

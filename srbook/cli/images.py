@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from srbook.data import ImageFolder, catalog, held_out_samples, training_samples
+from srbook.data import ImageFolder, catalog, held_out_samples, image_classes, training_samples
 from srbook.images import crop_to_multiple
 
 SAMPLES = "samples"
@@ -14,6 +14,14 @@ VALIDATION_IMAGES = 5
 def open_training_images(data: str) -> ImageFolder:
     """What `--data` names for training; FileNotFoundError if it is neither a folder nor a set that is there."""
     return training_samples() if data == SAMPLES else _open(data)
+
+
+def open_training_classes(data: str) -> dict[str, list[Path]]:
+    """What `--data` names for training a classifier; of a set, and of the samples, each picture is a class."""
+    if Path(data).is_dir():
+        return image_classes(data)
+    images = open_training_images(data)
+    return {name: [path] for name, path in zip(images.names, images.paths, strict=True)}
 
 
 def open_test_images(data: str) -> ImageFolder:

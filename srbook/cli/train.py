@@ -86,6 +86,8 @@ def train(
     settings then hold for each stage, and --restart deletes all of them. While it trains, the process keeps freed
     memory for its next step.
 
+    Extractors learn classes: each folder in the data folder is one, or each picture of a folder of pictures.
+
     Pictures are taken from the folder and those below it, but not what a training wrote there (validation/ beside a
     log.jsonl). Small ones are left out; srbook data verify FOLDER finds damaged ones.
 
@@ -96,7 +98,7 @@ def train(
         srbook train --preset rrdb-small --data photos/ --validation Set5 --steps 20000
         srbook train --preset rrdb-small --data photos/ --output runs/again --restart
     """
-    from srbook.registry import begin_from, build, read_preset
+    from srbook.registry import begin_from, build, is_labeled, read_preset
 
     description = read_preset(preset)
     if not description.training:
@@ -118,33 +120,36 @@ def train(
     import torch
 
     from srbook.accel import keep_freed_memory
-    from srbook.cli.images import open_training_images, open_validation_images
-    from srbook.data import PairedPatches
+    from srbook.cli.images import open_training_classes, open_training_images, open_validation_images
+    from srbook.data import LabeledPatches, PairedPatches
     from srbook.degradations import build_degradation
     from srbook.files import checksum
     from srbook.training import Trainer, Validation
     from srbook.training.folder import clear, is_first_process, locked
 
     torch.manual_seed(next(iter(configs.values())).seed)  # fresh weights come from torch's global generator
-    method = build(preset)
-    origin = begin_from(method, description)
-    degradation = build_degradation(description.degradation, method.scale)
-    images = open_training_images(data)
-    watched = open_validation_images(validation, data, method.scale)
-    weights = sum(parameter.numel() for parameter in method.parameters())
-    typer.echo(f"{preset}: {weights:,} weights, {len(images)} images, {where.type}, into {output}")
-    folders = dict(zip(configs, [*(output / stage for stage in list(configs)[:-1]), output], strict=True))
-    batches = {
-        stage: PairedPatches(
-            images,
-            scale=method.scale,
-            patch_size=config.patch_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            degradation=degradation,
-        )
-        for stage, config in configs.items()
+    sizes = {
+        stage: config.model_dump(include={"patch_size", "batch_size", "seed"}) for stage, config in configs.items()
     }
+    if is_labeled(description):
+        if validation is not None:
+            raise ValueError(f"{preset} learns classes and has no pictures to watch; leave --validation out")
+        source, watched, degradation = open_training_classes(data), {}, None
+        batches = {stage: LabeledPatches(source, **size) for stage, size in sizes.items()}
+        method = build(preset, classes=min(len(each.names) for each in batches.values()))
+    else:
+        method = build(preset)
+        degradation = build_degradation(description.degradation, method.scale)
+        source, watched = open_training_images(data), open_validation_images(validation, data, method.scale)
+        batches = {
+            stage: PairedPatches(source, scale=method.scale, degradation=degradation, **size)
+            for stage, size in sizes.items()
+        }
+    origin = begin_from(method, description)
+    weights = sum(parameter.numel() for parameter in method.parameters())
+    what = f"{method.classes} classes" if is_labeled(description) else f"{len(source)} images"
+    typer.echo(f"{preset}: {weights:,} weights, {what}, {where.type}, into {output}")
+    folders = dict(zip(configs, [*(output / stage for stage in list(configs)[:-1]), output], strict=True))
     names = [name.strip() for name in metrics.split(",")]
     checks = {
         stage: Validation(watched, degradation, names, output=folders[stage] / "validation", seed=config.seed)

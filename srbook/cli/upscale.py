@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from srbook.cli.inputs import Device, choose_device
+from srbook.cli.inputs import Device, choose_device, load_upscaler
 from srbook.cli.output import say
 
 
@@ -86,7 +86,6 @@ def upscale(
     """
     import torch
 
-    import srbook
     from srbook.accel import choose_precision
     from srbook.cli import jobs as planning
     from srbook.cli.batch import Batch, ended_like_by_ctrl_c, possible, work_through
@@ -101,7 +100,7 @@ def upscale(
     if not (overwrite or skip_existing):
         planning.refuse_existing(existing)
     where = choose_device(device)
-    method = srbook.load(model).to(where, memory_format=torch.channels_last)  # 1.4 times as fast on CPUs
+    method = load_upscaler(model).to(where, memory_format=torch.channels_last)  # 1.4 times as fast on CPUs
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=choose_precision(precision.value, where) == "bf16")
 
     with autocast:

@@ -14,7 +14,7 @@ from srbook.lazy import Classes
 
 FORMAT = "srbook-codec-1"
 # Classes of codecs by their `kind`, which presets and files name.
-CODECS: Classes = Classes(vqgan="srbook.codecs.vqgan:VQGAN")
+CODECS: Classes = Classes(extractor="srbook.codecs.extractor:Extractor", vqgan="srbook.codecs.vqgan:VQGAN")
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 

@@ -1,6 +1,7 @@
 """Photographs: reading, writing, folders, training patches, samples, and the standard sets."""
 
 from srbook.data import catalog
+from srbook.data.classes import LabeledPatches, image_classes
 from srbook.data.folder import ImageFolder, image_files
 from srbook.data.io import (
     IMAGE_SUFFIXES,
@@ -21,12 +22,14 @@ from srbook.data.transparency import fill_transparent
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageFolder",
+    "LabeledPatches",
     "PairedPatches",
     "Picture",
     "Sample",
     "catalog",
     "fill_transparent",
     "held_out_samples",
+    "image_classes",
     "image_files",
     "image_format",
     "picture_size",

@@ -252,13 +252,17 @@ class Trainer:
             milestones=config.milestones,
             factor=config.factor,
         )
-        hr, lr = (x.to(self.device, non_blocking=True, memory_format=self._layout) for x in (hr, lr))
+        hr, lr = (self._moved(x) for x in (hr, lr))
         generator = self._generator(index)
         torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         figures = self.turns.take(hr, lr, generator, factor, self._precision)
         self.ema.update(self.method, index)
         self.turns.moving, self._done = False, index + 1
         return figures
+
+    def _moved(self, x: Tensor) -> Tensor:
+        layout = self._layout if x.ndim == 4 else torch.preserve_format  # classes have no channels
+        return x.to(self.device, non_blocking=True, memory_format=layout)
 
     def _generator(self, index: int) -> torch.Generator:
         # A fresh stream per step and process: resuming needs no generator state.
