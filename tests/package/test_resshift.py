@@ -256,7 +256,7 @@ def test_the_step_of_deltadiffs_program_is_the_prediction():
 
 
 SIZES = {"deltadiff": 118_593_583, "deltadiff-released": 2_883_913}
-SIZES |= {f"{kind}-small": 2_988_621 for kind in ("resshift", "deltadiff")}
+SIZES |= {f"{kind}-small": 2_988_621 for kind in ("resshift", "resshift-15", "deltadiff")}
 SIZES |= {f"{kind}-pixels-small": 3_027_546 for kind in ("resshift", "deltadiff")}
 SIZES |= {f"{kind}-tiny": 780_348 for kind in ("resshift", "deltadiff")}
 SIZES |= {f"resshift-{kind}": 118_593_583 for kind in ("v1", "v3", "bicubic")}
