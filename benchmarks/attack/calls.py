@@ -89,6 +89,9 @@ def refused(call: Callable[..., Any], given: Mapping[str, Any]) -> Verdict:
     return refusal(lambda: call(**given))
 
 
+ONE = torch.ones(1, dtype=torch.int64)
+
+
 def picture(*shape: int) -> Tensor:
     return torch.rand(shape or (1, 3, 16, 16), generator=torch.Generator().manual_seed(0))
 
@@ -352,6 +355,9 @@ def of_metrics() -> Iterator[Case]:
     model = metrics.fit_pristine([large])
     models = {"None of it": vectors, "text": "bsds", "features": metrics.PristineModel(vectors, vectors)}
     wrong = {"image": {**NO_VALUES, "one block": picture(1, 3, 96, 96)}, "model": models}
+    unseen = {"image": pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray")}
+    for judge in (metrics.clipiqa, metrics.musiq):
+        yield Case(judge.__name__, judge, {}, unseen, tried=False)
     yield Case("niqe", metrics.niqe, {"image": large, "model": model}, wrong)
     bad = {"none": [], "None": None, "small": [X], "arrays": [large.numpy()], "images": large[0]}
     yield Case("fit_pristine", metrics.fit_pristine, {"images": [large]}, {"images": bad})
@@ -400,6 +406,8 @@ def of_losses() -> Iterator[Case]:
     yield Case("jensen_shannon_loss", losses.jensen_shannon_loss, right, wrong)
     small = {"image": pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray") | {"small": LR}}
     yield Case("vgg19_features", losses.vgg19_features, {"image": X}, small, tried=False)
+    yield Case("alexnet_features", losses.alexnet_features, {"image": picture(1, 3, 32, 32)}, small, tried=False)
+    yield Case("embedding", losses.embedding, {}, {"encoder": NO_CHOICE}, tried=False)
     no_scores = pick(NO_IMAGE, "array", "list", "None", "uint8", "number")
     yield Case("hinge_loss", losses.hinge_loss, {"real": X, "fake": X}, {"real": no_scores, "fake": no_scores})
     last = nn.Parameter(torch.ones(2))
@@ -727,12 +735,33 @@ def of_methods() -> Iterator[Case]:
         wrong_loss = {"hr": {**pick(NO_IMAGE, "array", "uint8", "nan"), **unfit}, "generator": NO_GENERATOR}
         yield Case(f"{name}.loss", method.loss, {"hr": X, "lr": LR, "generator": None}, wrong_loss)
         yield Case(f"{name}.begin", method.begin, {"stage": method.stage}, {"stage": NO_NAME})
+    yield from of_students(steps_and_power, number)
     yield from of_codecs()
     yield Case("bicubic.upscale", methods.Bicubic(scale=4).upscale, {"lr": LR}, {"lr": NO_IMAGE, "steps": steps})
     method = tiny("sr3")
     condition = method.condition(LR)
     wrong = {"condition": {"image": LR, "None": None}, "noise": pick(NO_TENSOR, "array", "None", "uint8")}
     yield Case("method.sample", method.sample, {"condition": condition, "noise": X, "steps": 2}, wrong)
+
+
+def of_students(schedule: Wrong, number: Wrong) -> Iterator[Case]:
+    arguments = {key: value for key, value in tiny("resshift").arguments.items() if key != "scale"}
+    student = {"method": "resshift", "arguments": arguments}
+    students = {"None": None, "name": "resshift-tiny", "no kind": {"arguments": arguments}, "file": __file__}
+    students |= {"regression": {"method": "regression", "arguments": {}}, "typo": {**student, "method": "typo"}}
+    students |= {
+        f"schedule {label}": {**student, "arguments": {**arguments, "schedule": value}}
+        for label, value in schedule.items()
+    }
+    right = {"scale": 4, "student": student}
+    wrong = {"scale": {**NO_COUNT, "1": 1}, "student": students, "teacher": {"number": 1, "file": __file__}}
+    wrong |= {"teacher_steps": {**COUNT, "too many": 10**5}, **dict.fromkeys(("distill", "inverse", "truth"), number)}
+    wrong |= dict.fromkeys(("inverse_time", "inverse_scale"), NO_CHOICE)
+    yield Case("SinSR", methods.SinSR, right, wrong)
+    wrong |= {"extractor": {"number": 1, "file": __file__}, "temperature": NO_POSITIVE}
+    wrong |= dict.fromkeys(("high_frequency", "divergence", "features", "lpips"), number)
+    choices = ("high_frequency_of", "high_frequency_in", "encoder", "features_net", "lpips_net")
+    yield Case("HFDiff", methods.HFDiff, right, {**wrong, **dict.fromkeys(choices, NO_CHOICE)})
 
 
 def of_codecs() -> Iterator[Case]:
@@ -763,6 +792,17 @@ def of_codecs() -> Iterator[Case]:
     no_maps = pick(NO_IMAGE, "array", "None", "uint8", "no batch", "gray", "no pixels")
     yield Case("VQGAN.encode", codec.encode, {"image": X}, {"image": {**no_maps, "odd": picture(1, 3, 9, 9)}})
     yield Case("VQGAN.decode", codec.decode, {"x": X}, {"x": no_maps})
+    right = {"classes": 3, "network": {"width": 8, "depth": 1}}
+    networks_ = {"number": 8, "0": {"width": 0}, "odd": {"width": 7}, "text": {"depth": "1"}, "typo": {"typo": 1}}
+    yield Case("Extractor", codecs.Extractor, right, {"classes": NO_COUNT, "network": networks_})
+    extractor = codecs.Extractor(**right)
+    own = {"image": no_own}
+    yield Case("Extractor.features", extractor.features, {"image": X}, own)
+    yield Case("Extractor.embed", extractor.embed, {"image": X}, own)
+    labels = {"float": torch.zeros(1), "two": torch.zeros(2, dtype=torch.int64), "3": torch.tensor([3]), "-1": -ONE}
+    labels |= {"None": None, "list": [0]}
+    yield Case("Extractor.loss", extractor.loss, {"image": X, "label": ONE}, {**own, "label": labels})
+    yield Case("Extractor.begin", extractor.begin, {"stage": "main"}, {"stage": NO_NAME})
     right = {"z": X, "codes": X, "beta": 0.25, "weighting": "corrected"}
     unfit = {**pick(NO_IMAGE, "array", "None", "uint8"), "other size": LR}
     wrong = {"z": unfit, "codes": unfit, "beta": weight, "weighting": NO_CHOICE}
@@ -870,6 +910,16 @@ def of_data() -> Iterator[Case]:
     yield Case("PairedPatches", data.PairedPatches, right, wrong)
     patches = data.PairedPatches(**right)
     wrong = {"index": {"text": "1", "1.5": 1.5, "None": None, "list": [1]}}
+    wrong = {"root": {**folders, "one class": str(paths_of[0].parent / "nowhere")}}
+    yield Case("image_classes", data.image_classes, {}, wrong, tried=False)
+    right = {"classes": {"cat": paths_of[:1], "cup": paths_of[2:]}, "patch_size": 8, "batch_size": 1, "seed": 0}
+    classes = {"None": None, "list": paths_of, "one": {"cat": paths_of[:1]}, "none": {}, "missing": {"a": ["x.png"]}}
+    wrong = {"classes": classes, "patch_size": {**NO_COUNT, "large": 10**4}, "batch_size": NO_COUNT}
+    wrong |= {"seed": pick(NO_INDEX, "-1", "1.5", "text", "True")}
+    yield Case("LabeledPatches", data.LabeledPatches, right, wrong)
+    labeled = data.LabeledPatches(**right)
+    wrong = {"index": {"text": "1", "1.5": 1.5, "None": None, "list": [1]}}
+    yield Case("LabeledPatches[]", lambda index: labeled[index], {"index": np.int64(3)}, wrong)
     yield Case("PairedPatches[]", lambda index: patches[index], {"index": np.int64(3)}, wrong)
 
 

@@ -19,6 +19,7 @@ FeatureExtractor = Callable[[Tensor], Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 VGG19_CONV5_4 = 34  # position among VGG-19's layers; the ReLU after it is left out
+ALEXNET_RELU5 = 11
 
 
 def feature_distance(sr: Tensor, hr: Tensor, extract: FeatureExtractor, distance: Distance = "l1") -> Tensor:
@@ -62,8 +63,7 @@ def vgg16_features(image: Tensor, *, normalize: bool = True) -> Tensor:
     require_maps(image, 3, "image")
     first, first_bias, second, second_bias = (weight.to(image) for weight in _vgg_layers(image.device))
     if normalize:
-        mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        image = (image - mean) / std
+        image = imagenet_normalized(image)
     return relu(conv2d(relu(conv2d(image, first, first_bias, padding=1)), second, second_bias, padding=1))
 
 
@@ -88,18 +88,38 @@ def vgg19_features(image: Tensor) -> Tensor:
     require_maps(image, 3, "image")
     if min(image.shape[-2:]) < 16:
         raise ValueError(f"VGG-19 halves an image four times, so it needs 16x16 pixels, got {tuple(image.shape)}")
-    mean, deviation = (image.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return _vgg19(image.device)((image - mean) / deviation)
+    return _layers("vgg19", VGG19_CONV5_4, image.device)(imagenet_normalized(image))
+
+
+def alexnet_features(image: Tensor) -> Tensor:
+    """The features (N, 256, h, w) of AlexNet's last convolution, after its ReLU (Krizhevsky 2014); h is about H / 16.
+
+    As `vgg19_features`, with images of at least 31x31 pixels.
+    """
+    require_maps(image, 3, "image")
+    if min(image.shape[-2:]) < 31:
+        raise ValueError(f"AlexNet needs 31x31 pixels, got {tuple(image.shape)}")
+    return _layers("alexnet", ALEXNET_RELU5, image.device)(imagenet_normalized(image))
+
+
+def imagenet_normalized(image: Tensor) -> Tensor:
+    """An image in [0, 1] with the mean and spread that networks trained on ImageNet expect."""
+    mean, deviation = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image - mean) / deviation
 
 
 @cache
-def _vgg19(device: torch.device) -> nn.Module:
+def _layers(backbone: str, last: int, device: torch.device) -> nn.Module:
+    """The first layers of a backbone, `last` included, frozen."""
     import_torchvision()
     from torchvision import models
 
     with torch.inference_mode(False):  # a cached module must also serve later calls that want gradients
-        weights = backbone_weights("vgg19")
+        weights = backbone_weights(backbone)
         with torch.device("meta"):  # built empty: no random numbers are drawn
-            layers = models.vgg19(weights=None).features[: VGG19_CONV5_4 + 1]
+            layers = models.get_model(backbone, weights=None).features[: last + 1]
         layers.load_state_dict({name: weights[f"features.{name}"] for name in layers.state_dict()}, assign=True)
+        for layer in layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
         return layers.requires_grad_(False).eval().to(device)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from srbook.methods.diffusion import Condition, Diffusion
     from srbook.methods.ecdp import ECDP
     from srbook.methods.esrdf import ESRDF
+    from srbook.methods.hfdiff import HFDiff
     from srbook.methods.irsde import IRSDE
     from srbook.methods.regression import Regression
     from srbook.methods.resdiff import ResDiff
@@ -35,6 +36,7 @@ METHODS: Classes = Classes(
     resshift="srbook.methods.resshift:ResShift",
     deltadiff="srbook.methods.deltadiff:DeltaDiff",
     sinsr="srbook.methods.sinsr:SinSR",
+    hfdiff="srbook.methods.hfdiff:HFDiff",
 )
 __getattr__, __dir__ = lazily(
     __name__,
@@ -46,6 +48,7 @@ __getattr__, __dir__ = lazily(
         "diffusion": ["Condition", "Diffusion"],
         "ecdp": ["ECDP"],
         "esrdf": ["ESRDF"],
+        "hfdiff": ["HFDiff"],
         "irsde": ["IRSDE"],
         "regression": ["Regression"],
         "resdiff": ["ResDiff"],
@@ -67,6 +70,7 @@ __all__ = [
     "Condition",
     "DeltaDiff",
     "Diffusion",
+    "HFDiff",
     "Method",
     "Regression",
     "ResDiff",

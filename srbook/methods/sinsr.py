@@ -100,16 +100,29 @@ class SinSR(Method):
         condition = self.student.condition(lr)
         noise = normal(condition.anchor.shape, condition.anchor, generator)
         start = self.student.path.start(condition.anchor, noise)
-        image = self.walk(start, lr)
-        terms = {"distill": mse_loss(self.jump(start, condition), image)}
+        image, x0 = self.walk(start, lr), self.student.clean(hr, condition)
+        jumped, returned = self.jump(start, condition), None
+        terms = {"distill": mse_loss(jumped, image)}
         if self.inverse:
             terms["inverse"] = mse_loss(self.back(image, condition), start)
         if self.truth:
-            x0 = self.student.clean(hr, condition)
             with torch.no_grad():
                 of_truth = self.back(x0, condition)
-            terms["truth"] = mse_loss(self.jump(of_truth, condition), x0)
+            returned = self.jump(of_truth, condition)
+            terms["truth"] = mse_loss(returned, x0)
+        terms |= self.further_terms(hr, x0, jumped, returned)
         return {"loss": sum(getattr(self, name) * term for name, term in terms.items()), **terms}
+
+    def further_terms(self, hr: Tensor, x0: Tensor, jumped: Tensor, returned: Tensor | None) -> dict[str, Tensor]:
+        """What else a student's step is judged by: nothing here, see `srbook.methods.HFDiff`.
+
+        Args:
+            hr: the truth.
+            x0: in the student's space.
+            jumped: the step from noise around the anchor.
+            returned: the step from the x_T made of the truth; None without that term.
+        """
+        return {}
 
     def jump(self, x_end: Tensor, condition: Condition, *, clip: bool | None = False) -> Tensor:
         """The student's x_0 for states at the end of the path, in one evaluation."""

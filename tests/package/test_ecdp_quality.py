@@ -276,9 +276,9 @@ def random_vgg(monkeypatch: pytest.MonkeyPatch):
         )
         weights[f"features.{place}.bias"] = 0.1 * torch.randn(outputs, generator=draw)
     monkeypatch.setattr(features_module, "backbone_weights", lambda name: {"vgg19": weights}[name])
-    features_module._vgg19.cache_clear()
+    features_module._layers.cache_clear()
     yield weights
-    features_module._vgg19.cache_clear()
+    features_module._layers.cache_clear()
 
 
 def test_vgg19_features_by_hand(random_vgg):
@@ -305,7 +305,7 @@ def test_missing_vgg_weights_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("SRBOOK_WEIGHTS", raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", _offline)
-    features_module._vgg19.cache_clear()
+    features_module._layers.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"vgg19 are not on this machine .* vgg19_features\.safetensors"):
         vgg19_features(torch.rand(1, 3, 16, 16))
 

@@ -34,7 +34,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", registry.presets())
 def test_presets_that_ship_are_read(name: str):
     preset = read_preset(name)
-    assert preset.degradation == "bicubic" and (preset.starts_from is not None) == (preset.method == "sinsr")
+    assert preset.degradation == "bicubic" and (preset.starts_from is not None) == (
+        preset.method in ("sinsr", "hfdiff") or name == "resshift-15-small"
+    )
     kinds = METHODS if preset.method in METHODS else CODECS
     assert tuple(preset.training) in ((), kinds[preset.method].stage_names())
 
