@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from srbook.progress import Progress
 from srbook.training import Trainer, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-PIECE = 128
-SETS = {f"{name}-{PIECE}": f"the central {PIECE}x{PIECE} pixels of {name}'s images" for name in ("Set5", "Set14")}
+SCALE, PIECE = 4, 128
+PIECES: Mapping[str, int | None] = {"Set5": PIECE, "Set14": PIECE}
 Figures = dict[str, float]
 
 
@@ -35,15 +35,26 @@ class Lab:
         tests: folder with Set5 and Set14.
         runs: folder of the trainings.
         photos: what `data` holds, in words.
+        pieces: the folders in `tests` to measure on, and how large a central square is taken of their images: a sampler
+            takes minutes for a whole one on a CPU. None takes the whole.
         most_steps: bound of each training's steps; None for none.
     """
 
     def __init__(
-        self, name: str, *, data: list[Path], tests: Path, runs: Path, photos: str = "", most_steps: int | None = None
+        self,
+        name: str,
+        *,
+        data: list[Path],
+        tests: Path,
+        runs: Path,
+        photos: str = "",
+        pieces: Mapping[str, int | None] = PIECES,
+        most_steps: int | None = None,
     ):
         self.name, self.folder, self.photos, self.most_steps = name, runs / name, photos, most_steps
         self.images = ImageFolder.of([path for folder in data for path in image_files(folder)])
-        self.sets = {name: _pieces(tests / name.removesuffix(f"-{PIECE}")) for name in SETS}
+        self.sets = {_named(name, side): _pieces(tests / name, side) for name, side in pieces.items()}
+        self.about = {_named(name, side): _described(name, side) for name, side in pieces.items()}
         self.trainings: list[dict[str, Any]] = []
 
     def train(self, name: str, method: Method, config: TrainingConfig, stage: str) -> Method:
@@ -80,7 +91,7 @@ class Lab:
                 for seed, (image, truth) in enumerate(truths.items()):
                     key = f"{set_name}/{image}"
                     if key not in kept:
-                        lr = PROTOCOL_A.degrade(truth, 4)
+                        lr = PROTOCOL_A.degrade(truth, SCALE)
                         with torch.no_grad():
                             kept[key] = of(truth, lr, seed)
                         with atomic_path(path) as temporary:
@@ -106,7 +117,7 @@ class Lab:
             "photos": self.photos,
             "protocol": f"{PROTOCOL_A.name}: {PROTOCOL_A.description}",
             "lpips": "alex",
-            "sets": SETS,
+            "sets": self.about,
             "trainings": self.trainings,
             **table,
         }
@@ -118,7 +129,7 @@ class Lab:
 
 def quality(sr: Tensor, truth: Tensor) -> Figures:
     """PSNR and SSIM by protocol A, LPIPS, and the error of the mean color in levels of 255."""
-    scores = PROTOCOL_A.score(sr, truth, 4)
+    scores = PROTOCOL_A.score(sr, truth, SCALE)
     return {
         "psnr": scores.psnr.item(),
         "ssim": scores.ssim.item(),
@@ -127,13 +138,25 @@ def quality(sr: Tensor, truth: Tensor) -> Figures:
     }
 
 
-def _pieces(folder: Path) -> dict[str, Tensor]:
-    """The center of each image: a sampler takes minutes for a whole one on a CPU."""
+def _pieces(folder: Path, side: int | None) -> dict[str, Tensor]:
     pieces = {}
     for name, image in ImageFolder(folder).items():
-        top, left = ((side - PIECE) // 2 for side in image.shape[-2:])
-        pieces[name] = image[..., top : top + PIECE, left : left + PIECE]
+        if side is None:
+            pieces[name] = PROTOCOL_A.target(image, SCALE)
+            continue
+        if min(image.shape[-2:]) < side:
+            raise ValueError(f"{name} in {folder} is smaller than {side}x{side}")
+        top, left = ((length - side) // 2 for length in image.shape[-2:])
+        pieces[name] = image[..., top : top + side, left : left + side]
     return pieces
+
+
+def _named(name: str, side: int | None) -> str:
+    return name if side is None else f"{name}-{side}"
+
+
+def _described(name: str, side: int | None) -> str:
+    return f"{name}'s images" if side is None else f"the central {side}x{side} pixels of {name}'s images"
 
 
 def _placeholders(arguments: list[str]) -> list[str]:
