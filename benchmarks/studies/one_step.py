@@ -11,6 +11,7 @@ fourth from the fourth on, halved by `srbook.degradations.imresize`, as PNG.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 import srbook
 from benchmarks.studies.lab import SCALE, Figures, Lab, quality
+from srbook.accel import accelerate
 from srbook.images import round_to_8bit
 from srbook.methods import Diffusion, Method, SinSR
 from srbook.metrics import niqe
@@ -165,23 +167,24 @@ def seconds() -> list[dict[str, Any]]:
     lr = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     rows = []
     for space, method in (("latent", srbook.load(TEACHER)), ("pixels", pixels_teacher().eval())):
+        accelerate(method, lr.device)
         for steps in (1, 15):
-            once, whole = timed(method, lr, steps)
-            rows.append({"space": space, "steps": steps, "whole": whole, "network": whole - once})
+            whole, network = stopped(partial(method.upscale, lr, steps=steps)), stopped(sampling(method, lr, steps))
+            rows.append({"space": space, "steps": steps, "whole": whole, "network": network})
     return rows
 
 
-def timed(method: Diffusion, lr: Tensor, steps: int) -> tuple[float, float]:
-    """Seconds of what is done once, and of all."""
-    sides = [SCALE * side // method.space.factor for side in lr.shape[-2:]]
-    x = torch.zeros(1, method.space.channels, *sides)
+def sampling(method: Diffusion, lr: Tensor, steps: int) -> Callable[[], None]:
+    """The steps alone, from a condition that has been made."""
+    with torch.no_grad():
+        condition = method.condition(lr)
+    noise = torch.zeros_like(condition.anchor)
 
-    def once() -> None:
-        with torch.no_grad():
-            method.condition(lr)
-            method.space.decode(x)
+    @torch.no_grad()
+    def sample() -> None:
+        method.sample(condition, noise, steps=steps)
 
-    return stopped(once), stopped(lambda: method.upscale(lr, steps=steps))
+    return sample
 
 
 def stopped(do: Callable[[], Any]) -> float:
