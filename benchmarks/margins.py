@@ -47,7 +47,7 @@ RESULT = ROOT / "srbook" / "results" / "margins.json"
 FIXED = "# a fixed seed:"
 KEPT = 2.0  # deviations over seeds and arithmetics: as far as rewritten code may move a value
 STRIDE = 1000  # between seeds, so that `for seed in range(3)` shares no draw with the next
-SEEDED = ("TrainingConfig", "PairedPatches")  # take `seed=`, 0 by default
+SEEDED = ("TrainingConfig", "PairedPatches", "LabeledPatches")  # take `seed=`, 0 by default
 ARITHMETICS = {
     "own": {},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
