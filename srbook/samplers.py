@@ -231,7 +231,8 @@ def euler_maruyama(
 def step_coefficients(path: AnchoredPath, t: Time, s: Time, eta: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """How much of x_0, of x_t, and of the anchor the mean of a step back holds: k, m, and j, float64 scalars.
 
-    They sum to 1. At eta = 0 on ResShift's path they are those of SinSR (Wang et al. 2024); at eta = 1 its j is 0.
+    They sum to 1. At eta = 0 on ResShift's path they are those of SinSR (Wang et al. 2024), :eq:`eq-sinsr-step`; at
+    eta = 1 its j is 0. Other eta give the steps between, :eq:`eq-sinsr-family`.
     Arguments and errors are as in `AnchoredPath.posterior`, for one time.
     """
     require_path(path)

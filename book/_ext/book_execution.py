@@ -41,6 +41,8 @@ USUAL_SECONDS = {
     "12-resshift": 60,
     "13-deltadiff": 30,
     "14-irsde": 33,
+    "15-sinsr": 50,
+    "16-hf-diff": 25,
 }
 
 

@@ -18,6 +18,8 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """The divergence of two distributions in nats, from logits (N, D): (N,), in [0, ln 2], float32 or wider.
 
     Half the divergence of each from their mean: JS = KL(P | M) / 2 + KL(Q | M) / 2 with M = (P + Q) / 2 (Lin 1991).
+
+    Implements :eq:`eq-hfdiff-js`.
     """
     require_same_shape(p_logits, q_logits, ("p_logits", "q_logits"))
     if p_logits.ndim != 2 or not p_logits.numel():
@@ -37,6 +39,8 @@ def jensen_shannon_loss(sr: Tensor, hr: Tensor, embed: Embedding, temperature: f
 
     HF-Diff (Sami et al. 2024) takes an embedding of DINOv2, and does not say how it becomes a distribution. Here it is
     the softmax over the components of an embedding, divided by the temperature.
+
+    Implements :eq:`eq-hfdiff-divergence`.
 
     Args:
         sr: (N, 3, H, W), judged.

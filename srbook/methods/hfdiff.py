@@ -31,6 +31,8 @@ class HFDiff(SinSR):
     is public of its program (github.com/shoaib-sami/Multi-Granular-High-Frequency-Perceptual-Loss-MGHF-, commit
     0f503ae) does something else: see `high_frequency_of` and `high_frequency_in`, and the preset "hfdiff-released".
 
+    Implements :eq:`eq-hfdiff-features` and :eq:`eq-hfdiff-loss`.
+
     Args:
         extractor: file or name of a trained `Extractor`; it is needed in training only.
         high_frequency: weight of the distance between the extractor's features.

@@ -96,7 +96,10 @@ class SinSR(Method):
         return self.student.unit
 
     def distillation_loss(self, hr: Tensor, lr: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The loss and its three terms: "distill", "inverse", and "truth"; those without a weight are left out."""
+        """The loss and its three terms: "distill", "inverse", and "truth"; those without a weight are left out.
+
+        Implements :eq:`eq-sinsr-distill`, :eq:`eq-sinsr-inverse`, and :eq:`eq-sinsr-truth`.
+        """
         condition = self.student.condition(lr)
         noise = normal(condition.anchor.shape, condition.anchor, generator)
         start = self.student.path.start(condition.anchor, noise)
@@ -138,7 +141,7 @@ class SinSR(Method):
 
     @torch.no_grad()
     def walk(self, x_end: Tensor, lr: Tensor) -> Tensor:
-        """Where the teacher's walk without fresh noise ends."""
+        """Where the teacher's walk without fresh noise ends. Implements :eq:`eq-sinsr-map`."""
         if self.teacher is None:
             raise FileNotFoundError(
                 f"training needs the teacher, and {self.arguments['teacher']!r} is not on this machine or has changed"

@@ -22,6 +22,8 @@ class Coupling(nn.Module):
 
     Each line leaves one half as it is, so it can be undone whatever the three networks are. HF-Diff's equation 5.
 
+    Implements :eq:`eq-hfdiff-coupling`.
+
     Args:
         width: channels, an even number.
         inner: the three networks: "convolutions", two of 3x3 with a leaky ReLU (HF-Diff's text says "two-layer CNN"),
@@ -57,7 +59,7 @@ class Coupling(nn.Module):
         return torch.cat([u, v] if self.mixing is not None else [v, u], dim=1)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """What `forward` made `y` of, up to rounding."""
+        """What `forward` made `y` of, up to rounding. Implements :eq:`eq-hfdiff-inverse`."""
         require_maps(y, self.width, "y")
         u, v = y.chunk(2, dim=1) if self.mixing is not None else y.chunk(2, dim=1)[::-1]
         u = (u - self.offset(v)) / self._factor(v)
