@@ -18,7 +18,7 @@ def open_training_images(data: str) -> ImageFolder:
 
 def open_training_classes(data: str) -> dict[str, list[Path]]:
     """What `--data` names for training a classifier; of a set, and of the samples, each picture is a class."""
-    if Path(data).is_dir():
+    if data != SAMPLES and Path(data).is_dir():
         return image_classes(data)
     images = open_training_images(data)
     return {name: [path] for name, path in zip(images.names, images.paths, strict=True)}

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from srbook.arguments import require_instance
 from srbook.codecs.base import save_codec
 from srbook.images import require_own
 from srbook.networks.invertible import FrequencyExtractor
 from srbook.noting import noting
+from srbook.numbers import at_least_single
 from srbook.turns import Turn
 
 
@@ -78,8 +80,13 @@ class Extractor(nn.Module):
             label: whole numbers from 0 on.
             generator: plays no part.
         """
-        scores = self.network(2 * require_own(self, image, "image") - 1).float()
-        if label.shape != image.shape[:1] or label.is_floating_point():
+        scores = at_least_single(self.network(2 * require_own(self, image, "image") - 1))
+        require_instance("label", label, Tensor)
+        whole = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
+        if label.shape != image.shape[:1] or not whole:
             raise ValueError(f"label must hold {len(image)} whole numbers, got {tuple(label.shape)} of {label.dtype}")
+        if label.min() < 0 or label.max() >= self.classes:
+            raise ValueError(f"label must lie from 0 to {self.classes - 1}, got {label.min()} to {label.max()}")
+        label = label.long()
         accuracy = (scores.argmax(dim=1) == label).float().mean()
         return {"loss": cross_entropy(scores, label), "accuracy": accuracy}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srbook.arguments import require_counts, require_instance, require_integer
-from srbook.data.folder import ImageFolder, image_files
+from srbook.data.folder import ImageFolder
 from srbook.data.patches import SYMMETRIES, symmetry
 from srbook.images import round_to_8bit
 from srbook.names import told_apart
@@ -24,9 +24,7 @@ def image_classes(root: str | Path) -> dict[str, list[Path]]:
         FileNotFoundError: no such folder, or no pictures in it.
         ValueError: pictures beside folders with pictures, or fewer than two classes.
     """
-    root, files = Path(root), image_files(root)
-    if not files:
-        raise FileNotFoundError(f"no pictures in {root}")
+    root, files = Path(root), ImageFolder(root).paths
     classes: dict[str, list[Path]] = {}
     inside = [path for path in files if path.parent == root]
     if len(inside) == len(files):
@@ -92,7 +90,8 @@ class LabeledPatches:
 
     @property
     def fingerprint(self) -> str:
-        about = repr([(path.name, path.stat().st_size) for path in self._images.paths]) + repr(self.names)
+        files = [(path.name, path.stat().st_size) for path in self._images.paths]
+        about = repr((files, self.names, self._members))
         return f"{len(self._images)} pictures, {len(self.names)} classes {zlib.crc32(about.encode()):08x}"
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 import math
 from functools import cache
 from typing import Literal
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ def _dino(device: torch.device) -> nn.Module:
     try:
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # its fresh weights are drawn
             model = torch.hub.load(DINO, DINO_MODEL, trust_repo=True, verbose=False)
-    except (URLError, OSError) as error:
+    except (OSError, RuntimeError) as error:  # torch hub turns a network's error into the latter
         raise FileNotFoundError(
             f"DINOv2 is not on this machine and could not be downloaded ({error}). Where there is a network, "
             f"torch.hub.load({DINO!r}, {DINO_MODEL!r}) puts it into {torch.hub.get_dir()}, which may be copied; or "

@@ -103,6 +103,16 @@ def test_other_data_have_another_fingerprint(folders: Path):
     assert before == fingerprint() and before.startswith("6 pictures, 3 classes")
     (folders / "cat").rename(folders / "cow")
     assert fingerprint() != before
+    renamed = fingerprint()
+    (folders / "cow" / "1.png").rename(folders / "dog" / "2.png")
+    (folders / "dog" / "2.png").rename(folders / "dog" / "1.5.png")
+    assert fingerprint() != renamed
+
+
+def test_what_a_training_wrote_is_no_class(folders: Path):
+    write_image(folders / "run" / "validation" / "x.png", picture(0.3))
+    (folders / "run" / "log.jsonl").write_text("{}\n")
+    assert list(image_classes(folders)) == ["cat", "dog", "owl"]
 
 
 def test_the_extractors_loss_is_the_cross_entropy():
@@ -117,6 +127,10 @@ def test_the_extractors_loss_is_the_cross_entropy():
     for wrong in (label.float(), label[:2], label[:, None]):
         with pytest.raises(ValueError, match="label must hold 6 whole numbers"):
             extractor.loss(image, wrong)
+    for wrong in (label - 1, label + 1, torch.full((6,), -100)):
+        with pytest.raises(ValueError, match="label must lie from 0 to 4"):
+            extractor.loss(image, wrong)
+    torch.testing.assert_close(extractor.loss(image, label.int())["loss"], losses["loss"])
 
 
 def test_it_learns_to_tell_colors_apart(folders: Path, tmp_path: Path):

@@ -233,11 +233,12 @@ def test_dinov2_is_asked_of_torch_hub_and_gets_what_it_takes(monkeypatch: pytest
     torch.testing.assert_close(model.seen, features_module.imagenet_normalized(fitting))
 
 
-def test_an_absent_dinov2_is_explained(monkeypatch: pytest.MonkeyPatch):
+def test_an_absent_dinov2_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def offline(*_: object, **__: object) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(torch.hub, "load", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     embeddings._dino.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"DINOv2 is not on this machine .* another encoder, such as alexnet"):
         embeddings.embedding("dinov2")
